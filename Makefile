@@ -1,0 +1,136 @@
+# colib: builds the libraries and the examples, tests them, shows them under load.
+#
+#   make             lib/libcolib.a, solib/libcolib.so and the example_* programs in this folder
+#   make test        every test, with what they need installed first
+#   make run         the HTTP and the echo server under load
+#   make install     into $(DESTDIR)$(PREFIX); make uninstall takes it out again
+#   make headers     rewrites include/ from the Rust source
+#   make docs-table  rewrites the table of symbols in docs/COMPAT.md
+#   make lint        formatting and clippy
+#
+# CC, CXX, CFLAGS, CXXFLAGS, LDFLAGS, CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET, PREFIX, LIBDIR,
+# INCLUDEDIR and DESTDIR are honoured.
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+CFLAGS   ?= -O2 -g
+CXXFLAGS ?= -O2 -g
+CARGO    ?= $(or $(shell command -v cargo),$(wildcard $(HOME)/.cargo/bin/cargo),cargo)
+CMAKE    ?= cmake
+
+PREFIX     ?= /usr/local
+INCLUDEDIR ?= $(PREFIX)/include
+LIBDIR     ?= $(PREFIX)/lib
+DESTDIR    ?=
+
+VERSION := $(shell sed -n 's/^version *= *"\(.*\)"/\1/p' Cargo.toml | head -n 1)
+# The name that programs linked to the original's shared library look for. It belongs to the ABI and
+# does not follow VERSION.
+SONAME  := libcolib.so.0.5
+# What a static link needs beside the library; the compiler adds libc and libgcc.
+LINKS   := -lpthread -ldl -lrt -lutil -lm
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+RELEASE    := $(TARGET_DIR)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release
+# Cargo runs its own jobs, and takes make's flags for those of a parent that it can ask for slots.
+RUN_CARGO  := env -u MAKEFLAGS -u MFLAGS $(CARGO)
+BUILD_DIR  ?= build
+JOBS       ?= $(shell nproc)
+
+HEADERS  := $(wildcard include/*.h)
+C_EXAMPLES   := $(patsubst c_examples/%.c,%,$(wildcard c_examples/*.c))
+CXX_EXAMPLES := $(patsubst c_examples/%.cpp,%,$(wildcard c_examples/*.cpp))
+EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
+EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
+
+.PHONY: all lib examples headers docs-table deps test run install uninstall clean fmt-check lint cargo-build
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+all: lib examples
+
+lib: lib/libcolib.a solib/$(SONAME) solib/libcolib.so
+
+examples: $(EXAMPLES)
+
+cargo-build:
+	$(RUN_CARGO) build --release --lib
+
+# Replaced by a rename, so that programs that run on the old file keep it; left alone when nothing
+# changed, so that nothing is linked again.
+define replace
+@mkdir -p $(@D)
+@cmp -s $(1) $@ || { cp $(1) $@.$$$$.tmp && mv -f $@.$$$$.tmp $@ && echo "wrote $@"; }
+endef
+
+lib/libcolib.a: cargo-build
+	$(call replace,$(RELEASE)/libcolib.a)
+
+solib/$(SONAME): cargo-build
+	$(call replace,$(RELEASE)/libcolib.so)
+
+solib/libcolib.so: solib/$(SONAME)
+	@ln -sfn $(SONAME) $@
+
+$(C_EXAMPLES): %: c_examples/%.c $(EXAMPLE_DEPS)
+	$(CC) -std=c11 -Wall -Wextra -Iinclude $(CPPFLAGS) $(CFLAGS) $< -o $@ $(LDFLAGS) lib/libcolib.a $(LINKS)
+
+$(CXX_EXAMPLES): %: c_examples/%.cpp $(EXAMPLE_DEPS)
+	$(CXX) -Wall -Wextra -Iinclude $(CPPFLAGS) $(CXXFLAGS) $< -o $@ $(LDFLAGS) lib/libcolib.a $(LINKS)
+
+headers:
+	COLIB_WRITE_HEADERS=1 $(RUN_CARGO) test --test headers
+
+docs-table:
+	COLIB_WRITE_DOCS=1 $(RUN_CARGO) test --test compat_doc
+
+deps:
+	@CARGO='$(CARGO)' scripts/install-deps.sh test
+
+test: deps
+	@CARGO='$(CARGO)' CMAKE='$(CMAKE)' BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/test.sh
+
+run:
+	@CARGO='$(CARGO)' scripts/install-deps.sh run
+	@$(MAKE) --no-print-directory all
+	@scripts/run-demo.sh
+
+fmt-check:
+	$(RUN_CARGO) fmt --check
+
+lint: fmt-check
+	$(RUN_CARGO) clippy --release --all-targets -- -D warnings
+
+INSTALLED := $(addprefix $(INCLUDEDIR)/,$(notdir $(HEADERS))) \
+	$(addprefix $(LIBDIR)/,libcolib.a $(SONAME) libcolib.so pkgconfig/colib.pc \
+	cmake/libco/libcoConfig.cmake cmake/libco/libcoConfigVersion.cmake)
+
+# The templates are those of CMakeLists.txt, and so is the result.
+space := $() $()
+fill = sed -e 's|@COLIB_VERSION@|$(VERSION)|g' -e 's|@COLIB_SONAME@|$(SONAME)|g' \
+	-e 's|@COLIB_INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@COLIB_LIBDIR@|$(LIBDIR)|g' \
+	-e 's|@COLIB_LIBDIR_TO_INCLUDEDIR@|$(shell realpath -ms --relative-to=$(LIBDIR) $(INCLUDEDIR))|g' \
+	-e 's|@COLIB_LINKS@|$(LINKS)|g' \
+	-e 's|@COLIB_LINK_LIBRARIES@|$(subst $(space),;,$(strip $(patsubst -l%,%,$(LINKS))))|g'
+
+install: lib
+	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/cmake/libco
+	install -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 lib/libcolib.a $(DESTDIR)$(LIBDIR)
+	install -m 755 solib/$(SONAME) $(DESTDIR)$(LIBDIR)
+	ln -sfn $(SONAME) $(DESTDIR)$(LIBDIR)/libcolib.so
+	$(fill) cmake/colib.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/colib.pc
+	$(fill) cmake/libcoConfig.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/libco/libcoConfig.cmake
+	$(fill) cmake/libcoConfigVersion.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/libco/libcoConfigVersion.cmake
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+	-rmdir $(DESTDIR)$(LIBDIR)/cmake/libco 2>/dev/null
+
+clean:
+	rm -rf lib solib $(EXAMPLES) $(BUILD_DIR)
+	$(RUN_CARGO) clean

@@ -1,0 +1,15 @@
+//! Sets the shared library's soname and compiles the one C shim: a C variadic
+//! function cannot be defined in stable Rust.
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/capi/log_shim.c");
+    println!("cargo:rerun-if-changed=build.rs");
+    // The original's CMake build records libcolib.so.0.5; programs linked to it look for that name.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcolib.so.0.5");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,relro,-z,now");
+    cc::Build::new()
+        .file("src/capi/log_shim.c")
+        .flag_if_supported("-fvisibility=hidden")
+        .warnings(true)
+        .compile("colib_log_shim");
+}

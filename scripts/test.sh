@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# All tests, as `make test` runs them: goes on after a failed step where it can, and sums up.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+cargo=${CARGO:-cargo}
+cmake=${CMAKE:-cmake}
+build=${BUILD_DIR:-build}
+jobs=${JOBS:-$(nproc)}
+PATH=$PATH:$(dirname "$cargo"):$HOME/.cargo/bin # rustc lies beside cargo
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+
+summary=()
+failed=0
+
+# step NAME COMMAND...
+step() {
+    local name=$1 start=$SECONDS outcome=ok
+    shift
+    printf '\n==== %s\n' "$name"
+    "$@" || { outcome=FAILED; failed=1; }
+    summary+=("$(printf '%-7s %5d s  %s' "$outcome" $((SECONDS - start)) "$name")")
+    [[ $outcome == ok ]]
+}
+
+skip() {
+    summary+=("$(printf '%-7s %5s    %s' skipped '' "$1")")
+}
+
+finish() {
+    printf '\n==== summary (%d s)\n' "$SECONDS"
+    printf '%s\n' "${summary[@]}"
+    if ((failed)); then echo "make test: FAILED"; else echo "make test: all passed"; fi
+    exit "$failed"
+}
+
+unset MAKEFLAGS MFLAGS MAKELEVEL
+
+step "libraries and examples (make)" make --no-print-directory -j"$jobs" CARGO="$cargo" all || finish
+step "Rust tests (cargo test)" "$cargo" test --release
+if "$cargo" fmt --version >/dev/null 2>&1; then
+    step "formatting (cargo fmt --check)" "$cargo" fmt --check
+else
+    skip "formatting: rustfmt is not installed"
+fi
+if "$cargo" clippy --version >/dev/null 2>&1; then
+    step "lints (cargo clippy)" "$cargo" clippy --release --all-targets -- -D warnings
+else
+    skip "lints: clippy is not installed"
+fi
+
+configure() {
+    CARGO=$cargo "$cmake" -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DCOLIB_BUILD_TESTS=ON -DCOLIB_BUILD_EXAMPLES=ON \
+        -DCOLIB_CARGO_TARGET_DIR="$target"
+}
+step "configuration (cmake)" configure || finish
+step "C and C++ tests: build" "$cmake" --build "$build" -j"$jobs" || finish
+ctests() (cd "$build" && ctest --output-on-failure)
+step "C and C++ tests (ctest)" ctests
+finish

@@ -1,0 +1,12 @@
+//! What depends on the processor: the switch, a coroutine's first frame, the thread slot.
+//!
+//! One file per instruction set, all with the same shape. Called by `routine` (switch, frames),
+//! `sys::thread` (the slot) and `capi::coctx` (the original's own register layout).
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::*;
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("colib has no port for this processor yet: see src/arch/x86_64.rs for what one supplies");

@@ -1,0 +1,95 @@
+//! The process-wide table of descriptors: what belongs to a number, whichever thread looks.
+//!
+//! ```text
+//!   TABLE[number >> 12] ──► 4096 slots (made on first use, never freed)
+//!   slot: record      what the hooks know (null: not one of theirs)
+//!         generation  goes up when the number is closed or given out anew
+//!         loops       who has it in an epoll: nobody, one loop, several
+//! ```
+//!
+//! Reading takes no lock. A registration or event that carries another generation is stale.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use crate::event::reactor;
+use crate::sys::heap::{self, Zeroed};
+
+const CHUNK: usize = 4096;
+/// Numbers past this are served as plain descriptors; the kernel's own limit is far below by default.
+const CHUNKS: usize = 16 * 1024;
+
+/// What belongs to one number.
+#[repr(C)]
+pub(crate) struct Slot {
+    pub(crate) record: AtomicPtr<c_void>,
+    pub(crate) generation: AtomicU32,
+    /// 0: in no loop's epoll. A loop's id: in that one. [`SEVERAL`]: ask all.
+    pub(crate) loops: AtomicU32,
+}
+
+/// In more than one loop.
+pub(crate) const SEVERAL: u32 = u32::MAX;
+
+// SAFETY: no record, generation 0, no loop.
+unsafe impl Zeroed for Slot {}
+
+static TABLE: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(null_mut()) }; CHUNKS];
+
+/// The slot of a number, if it was ever used.
+#[inline(always)]
+pub(crate) fn slot(fd: c_int) -> Option<&'static Slot> {
+    let number = fd as u32 as usize;
+    let chunk = TABLE.get(number / CHUNK)?.load(Ordering::Acquire);
+    if chunk.is_null() {
+        return None;
+    }
+    // SAFETY: a chunk has CHUNK slots and is never freed.
+    Some(unsafe { &*chunk.wrapping_add(number % CHUNK) })
+}
+
+/// The slot of a number, made on first use; `None` without memory or for absurd numbers.
+pub(crate) fn slot_or_new(fd: c_int) -> Option<&'static Slot> {
+    if let Some(slot) = slot(fd) {
+        return Some(slot);
+    }
+    let entry = TABLE.get(fd as u32 as usize / CHUNK)?;
+    let fresh = heap::alloc_array::<Slot>(CHUNK)?;
+    if entry
+        .compare_exchange(null_mut(), fresh.as_ptr(), Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
+        // SAFETY: another thread was quicker; nobody has seen this one.
+        unsafe { heap::free(fresh) };
+    }
+    slot(fd)
+}
+
+/// What the hooks know of a number: null if it is not one of theirs.
+#[inline(always)]
+pub(crate) fn recorded(fd: c_int) -> *mut c_void {
+    slot(fd).map_or(null_mut(), |slot| slot.record.load(Ordering::Acquire))
+}
+
+/// The number is about to be closed: takes it out of every loop's epoll and wakes who waits for it.
+/// Returns its record.
+pub(crate) fn forget(fd: c_int) -> *mut c_void {
+    let Some(slot) = slot(fd) else { return null_mut() };
+    let record = slot.record.swap(null_mut(), Ordering::AcqRel);
+    if slot.loops.load(Ordering::Acquire) != 0 || !record.is_null() {
+        let old = slot.generation.fetch_add(1, Ordering::AcqRel);
+        let loops = slot.loops.swap(0, Ordering::AcqRel);
+        if loops != 0 {
+            reactor::closing(fd, old, loops);
+        }
+    }
+    record
+}
+
+/// The number was given out anew (or past us): nothing of its past counts. Returns the old record.
+pub(crate) fn renew(slot: &Slot) -> *mut c_void {
+    slot.generation.fetch_add(1, Ordering::AcqRel);
+    slot.loops.store(0, Ordering::Release);
+    slot.record.swap(null_mut(), Ordering::AcqRel)
+}

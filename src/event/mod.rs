@@ -1,0 +1,33 @@
+//! The loop: descriptors, timers, and the waits of coroutines.
+//!
+//! | file | owns |
+//! |---|---|
+//! | wait | what a coroutine does to wait: begin, suspend, cancel, wake; poll |
+//! | registration | which descriptors are in the loop's epoll, for whom |
+//! | descriptor | the process-wide table: a number's generation, record, and loops |
+//! | wheel | timers |
+//! | reactor | the loop itself |
+//! | offload | jobs on helper threads |
+//!
+//! A wait: `wait::poll` puts a node at its descriptor (registration) and a timer in the wheel, then
+//! yields. The loop (`reactor`) finds the node by the descriptor's number, moves the coroutine to the
+//! ready list and, when all events of the round are collected, resumes it. Nothing is allocated.
+
+mod descriptor;
+mod offload;
+mod reactor;
+mod registration;
+mod wait;
+mod wheel;
+
+pub(crate) use descriptor::{forget, recorded, renew, slot, slot_or_new};
+pub(crate) use offload::{Job, run_job};
+pub(crate) use reactor::{
+    Reactor, after_fork, end_of_thread, fork_locks, free_reactor, kick, new_reactor, run,
+    run_until,
+};
+pub(crate) use registration::{Node, Refused};
+pub(crate) use wait::{
+    begin, cancel, deadline_after, poll, poll_one, suspend, through_the_loop, wake,
+};
+pub(crate) use wheel::Timer;

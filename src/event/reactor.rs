@@ -1,0 +1,512 @@
+//! The loop: sleeps until something happens, collects what happened, resumes who waited for it.
+//!
+//! One round: sleep in epoll → events move waiters to the ready list → timers that are due do the same
+//! → the ready list of this round is resumed, first come first served → the program's callback. A
+//! coroutine that becomes ready during the round is resumed in the next one, after a look at the
+//! descriptors: coroutines that wake each other for ever starve nobody.
+//!
+//! Nothing is held while the program's code runs, and nothing needs undoing when an exception leaves
+//! through the callback: the round's state is in lists that the next round picks up.
+//!
+//! Other threads reach a loop only through [`LOOPS`] (closing a descriptor, kicks) and its job list.
+
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::{c_int, c_void};
+use core::mem::offset_of;
+use core::ptr::{NonNull, null};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fence};
+
+use crate::arch;
+use crate::event::descriptor::SEVERAL;
+use crate::event::offload;
+use crate::event::registration::{self, Registrations};
+use crate::event::wait;
+use crate::event::wheel::Wheel;
+use crate::routine::coroutine::{Outcome, WaitState};
+use crate::routine::{Co, Env, cond, env, run as routine_run};
+use crate::sys::clock::{NANOS_PER_MS, Nanos};
+use crate::sys::epoll;
+use crate::sys::errno::Errno;
+use crate::sys::heap::{self, Zeroed};
+use crate::sys::lock::Lock;
+use crate::sys::log::log;
+use crate::util::list::{Link, List};
+
+/// Called after every round; -1 ends the loop.
+pub(crate) type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 512;
+/// How long a wait may trust an earlier registration, in ticks.
+const AUDIT_TICKS: u64 = 1000;
+/// A sleep of this many ticks or more is long: memory is given back first.
+const LONG_SLEEP: u64 = 1000;
+/// Without an epoll descriptor (none to be had) nobody can wake the loop: it looks around so often.
+const BLIND_SLEEP: u64 = 10;
+/// What the kick's eventfd carries instead of a number.
+const KICK: u64 = u64::MAX;
+
+/// What C knows as stCoEpoll_t, opaque. All-zero bytes but for `id` and `env`.
+#[repr(C)]
+pub(crate) struct Reactor {
+    /// In LOOPS.
+    link: Link,
+    env: Cell<*const Env>,
+    id: Cell<u32>,
+    /// One more than the epoll descriptor; 0: none yet.
+    epfd: AtomicI32,
+    /// One more than the eventfd that other threads wake the loop by; 0: none yet.
+    kick_fd: AtomicI32,
+    kicked: AtomicBool,
+    closed_elsewhere: AtomicBool,
+    sleeping: Cell<bool>,
+    rebuild: Cell<bool>,
+    /// When to verify waits that trust; 0: no such wait.
+    audit_at: Cell<u64>,
+    /// The last tick the loop has seen.
+    tick: Cell<u64>,
+    timeout: UnsafeCell<libc::timespec>,
+    /// Woken, to be resumed in the next round.
+    pub(crate) ready: List,
+    /// Being resumed in this round.
+    batch: List,
+    pub(crate) jobs: offload::JobList,
+    pub(crate) registrations: Registrations,
+    pub(crate) wheel: Wheel,
+    events: UnsafeCell<[libc::epoll_event; EVENTS]>,
+}
+
+// SAFETY: empty lists, no descriptors; `new_reactor` fills the rest.
+unsafe impl Zeroed for Reactor {}
+
+/// All loops of the process.
+struct Loops {
+    lock: Lock,
+    list: UnsafeCell<List>,
+}
+
+// SAFETY: `list` is touched with the lock held.
+unsafe impl Sync for Loops {}
+
+static LOOPS: Loops = Loops { lock: Lock::new(), list: UnsafeCell::new(List::new()) };
+static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+
+/// Held across fork.
+pub(crate) fn fork_locks() -> [&'static Lock; 2] {
+    [&LOOPS.lock, offload::fork_lock()]
+}
+
+/// Visits all loops with the lock held.
+fn each_loop(mut visit: impl FnMut(&Reactor)) {
+    LOOPS.lock.with(|| {
+        // SAFETY: the lock is held.
+        let list = unsafe { &*LOOPS.list.get() };
+        let mut at = list.first();
+        while let Some(link) = at {
+            at = list.after(link);
+            // SAFETY: `link` is a loop's first member; loops leave the list before they go.
+            visit(unsafe { &*link.cast::<Reactor>() });
+        }
+    });
+}
+
+const _: () = assert!(offset_of!(Reactor, link) == 0);
+
+/// A loop for the coroutines of `env`.
+pub(crate) fn new_reactor(env: &Env) -> Result<NonNull<Reactor>, Errno> {
+    let object = heap::alloc::<Reactor>().ok_or(Errno(libc::ENOMEM))?;
+    // SAFETY: just made.
+    let reactor = unsafe { object.as_ref() };
+    reactor.env.set(env);
+    reactor.tick.set(Nanos::now().tick());
+    let mut id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    if id == 0 || id == SEVERAL {
+        id = SEVERAL - 1;
+    }
+    reactor.id.set(id);
+    LOOPS.lock.with(|| {
+        // SAFETY: the lock is held; `free_reactor` takes it out again.
+        unsafe { (*LOOPS.list.get()).push_back(&reactor.link) };
+    });
+    Ok(object)
+}
+
+/// Ends a loop: nobody is woken by it any more; coroutines that wait in it stay suspended.
+///
+/// # Safety
+/// Nobody uses it after this.
+pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
+    // SAFETY: as the caller vouches.
+    let reactor = unsafe { object.as_ref() };
+    LOOPS.lock.with(|| reactor.link.unlink());
+    reactor.detach_waits();
+    // SAFETY: an environment outlives its loops.
+    if let Some(env) = unsafe { reactor.env.get().as_ref() } {
+        env.lose_reactor(reactor);
+    }
+    reactor.registrations.drop_all();
+    reactor.close_descriptors();
+    // SAFETY: as the caller vouches.
+    unsafe { heap::free(object) };
+}
+
+/// The thread ends, and with it its loops (the program's own ones too: nobody can run them).
+pub(crate) fn end_of_thread(env: &Env) {
+    loop {
+        let mut mine: *const Reactor = null();
+        each_loop(|reactor| {
+            if core::ptr::eq(reactor.env.get(), env) {
+                mine = reactor;
+            }
+        });
+        let Some(reactor) = NonNull::new(mine.cast_mut()) else { break };
+        // SAFETY: its thread ends: nobody else uses it.
+        unsafe { free_reactor(reactor) };
+    }
+}
+
+/// A child of fork shares the epoll instances with its parent: it leaves them alone and makes its own.
+pub(crate) fn after_fork(env: &Env) {
+    each_loop(|reactor| {
+        reactor.close_descriptors();
+        if core::ptr::eq(reactor.env.get(), env) {
+            reactor.rebuild.set(true);
+            offload::after_fork(reactor);
+        }
+    });
+    offload::no_threads_after_fork();
+}
+
+/// Wakes the loops of `env` from another thread.
+pub(crate) fn kick(env: &Env) {
+    each_loop(|reactor| {
+        if core::ptr::eq(reactor.env.get(), env) {
+            reactor.kick_locked();
+        }
+    });
+}
+
+/// Wakes one loop, if it is still there.
+pub(crate) fn kick_loop(id: u32) {
+    each_loop(|reactor| {
+        if reactor.id.get() == id {
+            reactor.kick_locked();
+        }
+    });
+}
+
+/// The number `fd` is about to be closed: takes it out of the epoll sets of `loops` and wakes its waiters.
+#[cold]
+pub(crate) fn closing(fd: c_int, old_generation: u32, loops: u32) {
+    let mine = env::current();
+    if let Some(env) = mine
+        && let Some(reactor) = env.reactor_if_any()
+        && reactor.id.get() == loops
+    {
+        return env.guarded(|| reactor.close_here(fd, old_generation));
+    }
+    each_loop(|reactor| {
+        if let Some(env) = mine
+            && core::ptr::eq(reactor.env.get(), env)
+        {
+            env.guarded(|| reactor.close_here(fd, old_generation));
+        } else if loops == SEVERAL || loops == reactor.id.get() {
+            let epfd = reactor.epoll_fd_if_any();
+            if epfd >= 0 {
+                // It may not be in this one: then there is nothing to take out.
+                let _ = epoll::ctl(epfd, libc::EPOLL_CTL_DEL, fd, 0, 0);
+            }
+            reactor.closed_elsewhere.store(true, Ordering::Release);
+            reactor.kick_locked();
+        }
+    });
+}
+
+impl Reactor {
+    #[inline(always)]
+    pub(crate) fn id(&self) -> u32 {
+        self.id.get()
+    }
+
+    /// The last tick the loop has seen.
+    #[inline(always)]
+    pub(crate) fn tick(&self) -> u64 {
+        self.tick.get()
+    }
+
+    /// Whether the calling thread's coroutines may wait here.
+    pub(crate) fn serves(&self, env: &Env) -> bool {
+        core::ptr::eq(self.env.get(), env)
+    }
+
+    /// The epoll descriptor, -1 if there is none.
+    pub(crate) fn epoll_fd_if_any(&self) -> c_int {
+        self.epfd.load(Ordering::Relaxed) - 1
+    }
+
+    /// The epoll descriptor, made on first use.
+    pub(crate) fn epoll_fd(&self) -> Result<c_int, Errno> {
+        match self.epoll_fd_if_any() {
+            -1 => self.renew_epoll_fd(),
+            epfd => Ok(epfd),
+        }
+    }
+
+    /// A new, empty epoll set in place of the old one.
+    pub(crate) fn renew_epoll_fd(&self) -> Result<c_int, Errno> {
+        LOOPS.lock.with(|| {
+            let old = self.epfd.swap(0, Ordering::AcqRel) - 1;
+            if old >= 0 {
+                // First: it may be the last descriptor to be had.
+                epoll::close(old);
+            }
+            let epfd = epoll::create()?;
+            self.epfd.store(epfd + 1, Ordering::Release);
+            let kick = self.kick_fd.load(Ordering::Relaxed) - 1;
+            if kick >= 0 {
+                let _ = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, libc::EPOLLIN as u32, KICK);
+            }
+            Ok(epfd)
+        })
+    }
+
+    fn close_descriptors(&self) {
+        for cell in [&self.epfd, &self.kick_fd] {
+            let fd = cell.swap(0, Ordering::AcqRel) - 1;
+            if fd >= 0 {
+                epoll::close(fd);
+            }
+        }
+    }
+
+    /// The epoll set has entries nobody can delete: the next round makes a new one.
+    pub(crate) fn want_rebuild(&self) {
+        self.rebuild.set(true);
+    }
+
+    /// A wait trusts an earlier registration: it is verified if it lasts.
+    #[inline(always)]
+    pub(crate) fn note_trust(&self) {
+        if self.audit_at.get() == 0 {
+            self.audit_at.set(self.tick.get() + AUDIT_TICKS);
+        }
+    }
+
+    /// Somebody became ready: if the loop is about to sleep (then a signal handler is here), it must not.
+    #[inline(always)]
+    pub(crate) fn shorten_sleep(&self) {
+        if self.sleeping.get() {
+            self.set_timeout(0);
+        }
+    }
+
+    #[inline(always)]
+    fn set_timeout(&self, nanos: u64) {
+        let value = libc::timespec {
+            tv_sec: (nanos / 1_000_000_000) as libc::time_t,
+            tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
+        };
+        // SAFETY: this thread's alone; volatile, since a signal handler writes it as well.
+        unsafe { self.timeout.get().write_volatile(value) };
+    }
+
+    /// Wakes the loop from another thread. LOOPS is locked.
+    fn kick_locked(&self) {
+        self.kicked.store(true, Ordering::Release);
+        let mut kick = self.kick_fd.load(Ordering::Relaxed) - 1;
+        if kick < 0 {
+            let Ok(fresh) = epoll::eventfd() else {
+                return log!("colib: no descriptor to wake another thread's loop by");
+            };
+            self.kick_fd.store(fresh + 1, Ordering::Relaxed);
+            let epfd = self.epoll_fd_if_any();
+            if epfd >= 0 {
+                let _ = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fresh, libc::EPOLLIN as u32, KICK);
+            }
+            kick = fresh;
+        }
+        epoll::eventfd_raise(kick);
+    }
+
+    /// What other threads and earlier rounds left to do.
+    #[cold]
+    fn housekeep(&self, env: &Env) {
+        if self.kicked.swap(false, Ordering::AcqRel) {
+            env.guarded(|| offload::collect(self));
+            if self.closed_elsewhere.swap(false, Ordering::AcqRel) {
+                env.guarded(|| self.look_for_closed());
+            }
+            if env.has_releases() {
+                env.serve_releases();
+            }
+        }
+        if self.rebuild.get() {
+            self.rebuild.set(false);
+            if env.guarded(|| self.rebuild()).is_err() {
+                log!("colib: no descriptor for a new epoll set, trying again");
+                self.rebuild.set(true);
+            }
+            offload::restart();
+        }
+    }
+
+    /// Sleeps until something happens or `cap` ticks are over, then moves everybody concerned to the
+    /// ready list.
+    fn collect(&self, env: &Env, cap: Option<u64>) {
+        if self.kicked.load(Ordering::Relaxed) || self.rebuild.get() {
+            self.housekeep(env);
+        }
+        let blind = self.epoll_fd().is_err();
+        let now = Nanos::now();
+        self.tick.set(now.tick());
+        let mut until = env.guarded(|| self.wheel.next());
+        for limit in [cap, blind.then_some(BLIND_SLEEP), self.rebuild.get().then_some(BLIND_SLEEP)] {
+            if let Some(ticks) = limit {
+                until = Some(until.map_or(now.tick() + ticks, |t| t.min(now.tick() + ticks)));
+            }
+        }
+        if self.audit_at.get() != 0 {
+            until = Some(until.map_or(self.audit_at.get(), |t| t.min(self.audit_at.get())));
+        }
+        let idle = self.ready.is_empty() && self.batch.is_empty();
+        if idle && until.is_none_or(|tick| tick > now.tick() + LONG_SLEEP) {
+            env.give_back_idle_memory();
+        }
+        let count = self.sleep(env, now, until);
+        env.guarded(|| self.take_events(count));
+        let tick = Nanos::now().tick();
+        self.tick.set(tick);
+        if self.audit_at.get() != 0 && tick >= self.audit_at.get() {
+            let again = env.guarded(|| self.audit());
+            self.audit_at.set(if again { tick + AUDIT_TICKS } else { 0 });
+        }
+        env.guarded(|| {
+            self.wheel.advance(tick, |timer| {
+                // SAFETY: only waits set timers: the timer lies in a live control block.
+                wait::time_out(self, unsafe { Co::from_timer(timer) });
+            });
+        });
+    }
+
+    fn sleep(&self, env: &Env, now: Nanos, until: Option<u64>) -> usize {
+        /// For ever, as far as the kernel takes it: half a century.
+        const FOR_EVER: u64 = 1 << 60;
+        let nanos = until.map_or(FOR_EVER, |tick| (tick * NANOS_PER_MS).saturating_sub(now.0));
+        self.set_timeout(nanos);
+        // From here on a signal handler that wakes somebody shortens the time-out itself.
+        self.sleeping.set(true);
+        compiler_fence(Ordering::SeqCst);
+        if !self.ready.is_empty()
+            || !self.batch.is_empty()
+            || self.kicked.load(Ordering::Relaxed)
+            || !env.deferred.load(Ordering::Relaxed).is_null()
+        {
+            self.set_timeout(0);
+        }
+        compiler_fence(Ordering::SeqCst);
+        let events = self.events.get().cast();
+        // SAFETY: room for EVENTS events; the time-out is ours.
+        let count = unsafe {
+            epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get())
+        };
+        compiler_fence(Ordering::SeqCst);
+        self.sleeping.set(false);
+        if !env.deferred.load(Ordering::Relaxed).is_null() {
+            cond::serve_deferred(env);
+        }
+        count
+    }
+
+    fn take_events(&self, count: usize) {
+        let events: *const libc::epoll_event = self.events.get().cast();
+        for i in 0..count {
+            // SAFETY: the kernel wrote `count` events; nobody else touches the array meanwhile.
+            let event = unsafe { events.wrapping_add(i).read_unaligned() };
+            if event.u64 == KICK {
+                epoll::eventfd_drain(self.kick_fd.load(Ordering::Relaxed) - 1);
+                continue;
+            }
+            if i + 2 < count {
+                // SAFETY: as above.
+                let ahead = unsafe { events.wrapping_add(i + 2).read_unaligned() };
+                registration::prefetch(self, &ahead);
+            }
+            self.dispatch(&event);
+        }
+    }
+
+    /// Resumes everybody who was ready when this began.
+    fn run_ready(&self, env: &Env) {
+        env.guarded(|| self.batch.append(&self.ready));
+        while let Some(link) = env.guarded(|| self.batch.pop_front()) {
+            if let Some(next) = self.batch.first() {
+                // SAFETY: ready lists link timers of live control blocks.
+                arch::prefetch(unsafe { Co::from_timer(next.cast()) }.sp.get());
+            }
+            // SAFETY: as above.
+            let co = unsafe { Co::from_timer(link.cast()) };
+            if !routine_run::resume_woken(co) && co.wait.state() == WaitState::Ready {
+                if co.c_end.get() != 0 {
+                    // Ended by hand (cEnd = 1): it waits no more.
+                    co.wait.set_state(WaitState::None);
+                    continue;
+                }
+                // No memory to bring it in: it stays ready, and others may give some back.
+                // SAFETY: just taken out of the batch.
+                env.guarded(|| unsafe { self.ready.push_back(&co.wait.timer.link) });
+                return;
+            }
+        }
+    }
+
+    /// No wait refers to this loop any more; the coroutines stay suspended.
+    fn detach_waits(&self) {
+        let end = |co: Co| {
+            co.wait.set_state(WaitState::None);
+            co.wait.set_outcome(Outcome::Cancelled);
+            co.wait.reactor.set(null());
+        };
+        self.forget_waiters(end);
+        // SAFETY: the wheel and the ready lists link timers of live control blocks.
+        let of_timer = |timer| unsafe { Co::from_timer(timer) };
+        self.wheel.clear(|timer| {
+            let co = of_timer(timer);
+            co.wait.node.link().unlink();
+            end(co);
+        });
+        for list in [&self.ready, &self.batch] {
+            while let Some(link) = list.pop_front() {
+                end(of_timer(link.cast()));
+            }
+        }
+        offload::abandon_all(self, end);
+    }
+}
+
+/// co_eventloop: rounds until the callback returns -1, or for ever. An exception of the callback passes
+/// through; the loop may be run again.
+///
+/// # Safety
+/// The callback may be called with `arg`.
+pub(crate) unsafe fn run(env: &Env, reactor: &Reactor, callback: Option<Callback>, arg: *mut c_void) {
+    loop {
+        reactor.collect(env, callback.map(|_| 1));
+        reactor.run_ready(env);
+        if let Some(callback) = callback {
+            // SAFETY: as the caller vouches.
+            if unsafe { callback(arg) } == -1 {
+                return;
+            }
+        }
+    }
+}
+
+/// Runs the thread's loop until `done`.
+pub(crate) fn run_until(done: &mut dyn FnMut() -> bool) {
+    let Ok(env) = env::current_or_new() else { return };
+    while !done() {
+        let Ok(reactor) = env.reactor() else { return };
+        reactor.collect(env, None);
+        reactor.run_ready(env);
+    }
+}

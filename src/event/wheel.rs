@@ -1,0 +1,280 @@
+//! Timers: a hierarchical timing wheel of 1 ms ticks, O(1) to set and to cancel.
+//!
+//! ```text
+//!   level 0: 256 slots of 1 tick      level 1: 64 slots of 256 ticks     ... level 4: 2^32 ticks in all
+//! ```
+//!
+//! A timer lies in the lowest level whose slots can tell its tick from now; when the wheel reaches the
+//! start of a higher slot, its timers move down. A bitmap per level says which slots may have timers,
+//! so the next due tick is found without walking. The memory is one page pair, made at the first timer.
+
+use core::cell::Cell;
+
+use crate::sys::heap::Zeroed;
+use crate::util::list::{Link, List};
+
+const BITS0: u32 = 8;
+const SLOTS0: usize = 1 << BITS0;
+const BITS: u32 = 6;
+const SLOTS: usize = 1 << BITS;
+const LEVELS: usize = 4;
+
+/// One timer, inside the object it belongs to.
+#[repr(C)]
+pub(crate) struct Timer {
+    pub(crate) link: Link,
+    expires: Cell<u64>,
+}
+
+/// All-zero bytes are an empty wheel that has not started.
+#[repr(C)]
+pub(crate) struct Wheel {
+    /// Every timer due at or before this tick has fired.
+    now: Cell<u64>,
+    count: Cell<usize>,
+    bitmap0: [Cell<u64>; SLOTS0 / 64],
+    bitmap: [Cell<u64>; LEVELS],
+    slots0: [List; SLOTS0],
+    slots: [[List; SLOTS]; LEVELS],
+}
+
+// SAFETY: empty lists and zeros.
+unsafe impl Zeroed for Wheel {}
+
+/// How far a level's slot number is from the lowest bit of a tick.
+fn shift(level: usize) -> u32 {
+    BITS0 + BITS * level as u32
+}
+
+impl Wheel {
+    /// Sets `timer` to fire at tick `expires`.
+    ///
+    /// # Safety
+    /// It is not set, and stays where it is until it fires or is unlinked.
+    pub(crate) unsafe fn set(&self, timer: &Timer, expires: u64, now: u64) {
+        if self.count.get() == 0 {
+            // Nothing to fire in between: catch up at once.
+            self.now.set(self.now.get().max(now));
+        }
+        self.count.set(self.count.get() + 1);
+        timer.expires.set(expires.max(self.now.get() + 1));
+        // SAFETY: as the caller vouches.
+        unsafe { self.place(timer) };
+    }
+
+    /// Takes a set timer out. (A fired one is out already: do not call it for those.)
+    pub(crate) fn cancel(&self, timer: &Timer) {
+        timer.link.unlink();
+        self.count.set(self.count.get() - 1);
+    }
+
+    /// # Safety
+    /// As [`set`](Self::set).
+    unsafe fn place(&self, timer: &Timer) {
+        let expires = timer.expires.get();
+        let ahead = expires - self.now.get();
+        if ahead < SLOTS0 as u64 {
+            let slot = (expires as usize) % SLOTS0;
+            self.bitmap0[slot / 64].update(|bits| bits | 1 << (slot % 64));
+            // SAFETY: as the caller vouches.
+            return unsafe { self.slots0[slot].push_back(&timer.link) };
+        }
+        let mut level = 0;
+        while level + 1 < LEVELS && ahead >= 1 << (shift(level) + BITS) {
+            level += 1;
+        }
+        // Beyond the last level (50 days): as far as it goes; it is placed anew from there.
+        let furthest = self.now.get() + (1 << (shift(LEVELS - 1) + BITS)) - 1;
+        let slot = (expires.min(furthest) >> shift(level)) as usize % SLOTS;
+        self.bitmap[level].update(|bits| bits | 1 << slot);
+        // SAFETY: as the caller vouches.
+        unsafe { self.slots[level][slot].push_back(&timer.link) };
+    }
+
+    /// The next tick at which something has to be done, `None` with no timer set.
+    pub(crate) fn next(&self) -> Option<u64> {
+        if self.count.get() == 0 {
+            return None;
+        }
+        let mut next = self.next_in_level0();
+        for level in 0..LEVELS {
+            if let Some(tick) = self.next_in(level) {
+                next = Some(next.map_or(tick, |n| n.min(tick)));
+            }
+        }
+        next
+    }
+
+    fn next_in_level0(&self) -> Option<u64> {
+        let now = self.now.get();
+        let first = (now + 1) as usize % SLOTS0;
+        let mut checked = 0;
+        while checked < SLOTS0 {
+            let at = (first + checked) % SLOTS0;
+            let bits = self.bitmap0[at / 64].get() >> (at % 64);
+            if bits == 0 {
+                checked += 64 - at % 64;
+                continue;
+            }
+            checked += bits.trailing_zeros() as usize;
+            let slot = (first + checked) % SLOTS0;
+            if checked < SLOTS0 && !self.slots0[slot].is_empty() {
+                return Some(now + 1 + checked as u64);
+            }
+            // Its timers were cancelled: the bit is corrected when somebody looks.
+            self.bitmap0[slot / 64].update(|bits| bits & !(1 << (slot % 64)));
+        }
+        None
+    }
+
+    /// The start of the level's next slot with timers.
+    fn next_in(&self, level: usize) -> Option<u64> {
+        let base = self.now.get() >> shift(level);
+        let first = (base + 1) as usize % SLOTS;
+        loop {
+            let bits = self.bitmap[level].get().rotate_right(first as u32);
+            if bits == 0 {
+                return None;
+            }
+            let ahead = u64::from(bits.trailing_zeros());
+            let slot = (first + ahead as usize) % SLOTS;
+            if !self.slots[level][slot].is_empty() {
+                return Some((base + 1 + ahead) << shift(level));
+            }
+            self.bitmap[level].update(|bits| bits & !(1 << slot));
+        }
+    }
+
+    /// Moves on to tick `to` and hands every timer that is due to `fire`, in order of ticks. A fired
+    /// timer is out of the wheel.
+    pub(crate) fn advance(&self, to: u64, mut fire: impl FnMut(*const Timer)) {
+        while let Some(tick) = self.next() {
+            if tick > to {
+                break;
+            }
+            self.now.set(tick);
+            for level in (0..LEVELS).rev() {
+                if tick & ((1 << shift(level)) - 1) == 0 {
+                    self.move_down(level, (tick >> shift(level)) as usize % SLOTS);
+                }
+            }
+            let slot = tick as usize % SLOTS0;
+            self.bitmap0[slot / 64].update(|bits| bits & !(1 << (slot % 64)));
+            while let Some(link) = self.slots0[slot].pop_front() {
+                self.count.set(self.count.get() - 1);
+                // A timer's first member is its link.
+                fire(link.cast());
+            }
+        }
+        self.now.set(self.now.get().max(to));
+    }
+
+    fn move_down(&self, level: usize, slot: usize) {
+        self.bitmap[level].update(|bits| bits & !(1 << slot));
+        let timers = List::new();
+        timers.append(&self.slots[level][slot]);
+        while let Some(link) = timers.pop_front() {
+            // SAFETY: a timer's first member is its link, and a set timer is alive.
+            let timer = unsafe { &*link.cast::<Timer>() };
+            if timer.expires.get() <= self.now.get() {
+                // Due now: it belongs to the slot that fires next.
+                let now = self.now.get() as usize % SLOTS0;
+                // SAFETY: just taken out; alive as before.
+                unsafe { self.slots0[now].push_back(&timer.link) };
+            } else {
+                // SAFETY: as above.
+                unsafe { self.place(timer) };
+            }
+        }
+    }
+
+    /// Takes all timers out.
+    pub(crate) fn clear(&self, mut each: impl FnMut(*const Timer)) {
+        let all = List::new();
+        for slot in &self.slots0 {
+            all.append(slot);
+        }
+        for slot in self.slots.iter().flatten() {
+            all.append(slot);
+        }
+        self.count.set(0);
+        while let Some(link) = all.pop_front() {
+            each(link.cast());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn wheel() -> Box<Wheel> {
+        // SAFETY: all-zero bytes are an empty wheel.
+        unsafe { Box::new(core::mem::zeroed()) }
+    }
+
+    fn timers(count: usize) -> Vec<Timer> {
+        (0..count).map(|_| Timer { link: Link::new(), expires: Cell::new(0) }).collect()
+    }
+
+    /// Every timer fires at its own tick, however the wheel is moved, against a sorted map.
+    #[test]
+    fn timers_fire_at_their_tick_for_any_pattern_of_steps() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        for round in 0..20 {
+            let wheel = wheel();
+            let pool = timers(500);
+            let mut model: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+            let mut now = random() % 5_000_000_000;
+            for (i, timer) in pool.iter().enumerate() {
+                let far = [300, 20_000, 2_000_000, 5_000_000_000][random() as usize % 4];
+                let expires = now + 1 + random() % far;
+                // SAFETY: the pool outlives the wheel's use.
+                unsafe { wheel.set(timer, expires, now) };
+                model.entry(expires).or_default().push(i);
+                if random() % 5 == 0 {
+                    wheel.cancel(timer);
+                    model.get_mut(&expires).unwrap().pop();
+                }
+                if random() % 3 == 0 {
+                    now += random() % 400;
+                    let mut fired = Vec::new();
+                    wheel.advance(now, |t| fired.push(t));
+                    let due: Vec<_> = model.range(..=now).flat_map(|(_, v)| v.clone()).collect();
+                    model = model.split_off(&(now + 1));
+                    let mut fired: Vec<_> = fired
+                        .into_iter()
+                        .map(|t| pool.iter().position(|p| core::ptr::eq(p, t)).unwrap())
+                        .collect();
+                    fired.sort_unstable();
+                    let mut due = due;
+                    due.sort_unstable();
+                    assert_eq!(fired, due, "round {round}");
+                }
+            }
+            let mut last = 0;
+            let end = now + 6_000_000_000;
+            while let Some(next) = wheel.next() {
+                assert!(next <= end);
+                wheel.advance(next, |t| {
+                    // SAFETY: one of the pool.
+                    let expires = unsafe { (*t).expires.get() };
+                    assert_eq!(expires, next);
+                    assert!(expires >= last);
+                    last = expires;
+                    let same = model.get_mut(&expires).unwrap();
+                    assert!(!same.is_empty());
+                    same.pop();
+                });
+            }
+            assert!(model.values().all(Vec::is_empty));
+        }
+    }
+}

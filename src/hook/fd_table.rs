@@ -1,0 +1,235 @@
+//! What the hooks know of a descriptor.
+//!
+//! A record belongs to the open file, like O_NONBLOCK itself: descriptors that dup the same file share
+//! it. It hangs at the number's slot (`event::slot`). Records come from a list that never shrinks, so a
+//! thread that still looks at one while another closes the number reads old values, not freed memory.
+
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use crate::event;
+use crate::sys::errno::Errno;
+use crate::sys::heap::{self, Zeroed};
+use crate::sys::lock::Lock;
+
+/// The program itself made it non-blocking: its calls return EAGAIN.
+pub(super) const NONBLOCK_BY_PROGRAM: u32 = 1;
+/// It is non-blocking underneath.
+pub(super) const NONBLOCK_BELOW: u32 = 2;
+/// The last read filled its buffer: there may be more.
+const FILLED: u32 = 4;
+/// SO_SNDTIMEO was set: connect keeps to it too.
+pub(super) const WRITE_TIMEOUT_SET: u32 = 8;
+
+/// Reads in a row that may go without a pass through the loop.
+const STREAK: u32 = 64;
+
+/// What the hooks know.
+#[repr(C)]
+pub(super) struct Record {
+    users: AtomicU32,
+    flags: AtomicU32,
+    /// Milliseconds, negative: for ever.
+    read_ms: AtomicI32,
+    write_ms: AtomicI32,
+    streak: AtomicU32,
+    next_free: Cell<*mut Record>,
+}
+
+// SAFETY: numbers and a null pointer.
+unsafe impl Zeroed for Record {}
+
+struct FreeList {
+    lock: Lock,
+    first: UnsafeCell<*mut Record>,
+}
+
+// SAFETY: `first` and the links are touched with the lock held.
+unsafe impl Sync for FreeList {}
+
+static FREE: FreeList = FreeList { lock: Lock::new(), first: UnsafeCell::new(null_mut()) };
+
+const BATCH: usize = 128;
+
+/// As the original: one second.
+static DEFAULT_READ_MS: AtomicI32 = AtomicI32::new(1000);
+static DEFAULT_WRITE_MS: AtomicI32 = AtomicI32::new(1000);
+
+/// Held across fork.
+pub(crate) fn fork_lock() -> &'static Lock {
+    &FREE.lock
+}
+
+impl Record {
+    fn new(flags: u32) -> Option<*mut Record> {
+        let record = FREE.lock.with(|| {
+            // SAFETY: the lock is held.
+            let first = unsafe { &mut *FREE.first.get() };
+            if first.is_null() {
+                let fresh = heap::alloc_array::<Record>(BATCH)?;
+                for i in 0..BATCH {
+                    let record = fresh.as_ptr().wrapping_add(i);
+                    // SAFETY: BATCH records; never freed.
+                    unsafe { (*record).next_free.set(*first) };
+                    *first = record;
+                }
+            }
+            let record = *first;
+            // SAFETY: a free record.
+            *first = unsafe { (*record).next_free.get() };
+            Some(record)
+        })?;
+        // SAFETY: records are never freed.
+        let this = unsafe { &*record };
+        this.users.store(1, Ordering::Relaxed);
+        this.flags.store(flags, Ordering::Relaxed);
+        this.read_ms.store(DEFAULT_READ_MS.load(Ordering::Relaxed), Ordering::Relaxed);
+        this.write_ms.store(DEFAULT_WRITE_MS.load(Ordering::Relaxed), Ordering::Relaxed);
+        this.streak.store(0, Ordering::Relaxed);
+        Some(record)
+    }
+
+    #[inline(always)]
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag != 0
+    }
+
+    pub(super) fn put(&self, flag: u32, on: bool) {
+        if on {
+            self.flags.fetch_or(flag, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(super) fn read_ms(&self) -> c_int {
+        self.read_ms.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn write_ms(&self) -> c_int {
+        self.write_ms.load(Ordering::Relaxed)
+    }
+
+    /// SO_RCVTIMEO (or SO_SNDTIMEO) was set: zero means for ever.
+    pub(super) fn set_timeout(&self, write: bool, value: &libc::timeval) {
+        let ms = value.tv_sec.saturating_mul(1000).saturating_add((value.tv_usec + 999) / 1000);
+        let ms = if ms <= 0 { -1 } else { c_int::try_from(ms).unwrap_or(c_int::MAX) };
+        if write {
+            self.write_ms.store(ms, Ordering::Relaxed);
+            self.put(WRITE_TIMEOUT_SET, true);
+        } else {
+            self.read_ms.store(ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a read may be tried before waiting: the last one filled its buffer, and not too often yet.
+    #[inline]
+    pub(super) fn try_first(&self) -> bool {
+        self.has(FILLED) && self.one_more()
+    }
+
+    /// Counts a call that did not pass through the loop; false if it is time to.
+    #[inline]
+    pub(super) fn one_more(&self) -> bool {
+        let streak = self.streak.load(Ordering::Relaxed);
+        self.streak.store(streak + 1, Ordering::Relaxed);
+        streak < STREAK
+    }
+
+    /// The coroutine passed through the loop.
+    #[inline]
+    pub(super) fn passed(&self) {
+        self.streak.store(0, Ordering::Relaxed);
+    }
+
+    /// How a read ended.
+    #[inline]
+    pub(super) fn note_read(&self, filled: bool) {
+        if filled != self.has(FILLED) {
+            self.put(FILLED, filled);
+        }
+    }
+}
+
+/// What is known of a number.
+#[inline(always)]
+pub(super) fn get(fd: c_int) -> Option<&'static Record> {
+    // SAFETY: null or a record of ours; those are never freed.
+    unsafe { event::recorded(fd).cast::<Record>().as_ref() }
+}
+
+/// As [`get`], if calls on it shall wait: not if the program made it non-blocking.
+#[inline(always)]
+pub(super) fn waits(fd: c_int) -> Option<&'static Record> {
+    get(fd).filter(|record| !record.has(NONBLOCK_BY_PROGRAM))
+}
+
+/// The number was given out: from now on it is one of ours. `ENOMEM` if that cannot be noted.
+pub(super) fn record(fd: c_int, flags: u32) -> Result<(), Errno> {
+    let no_memory = Errno(libc::ENOMEM);
+    let slot = event::slot_or_new(fd).ok_or(no_memory)?;
+    let record = Record::new(flags).ok_or(no_memory)?;
+    drop_user(event::renew(slot));
+    slot.record.store(record.cast(), Ordering::Release);
+    Ok(())
+}
+
+/// The number was given out past the hooks: nothing of its past counts.
+pub(super) fn not_ours(fd: c_int) {
+    if let Some(slot) = event::slot(fd)
+        && !slot.record.load(Ordering::Relaxed).is_null()
+    {
+        drop_user(event::renew(slot));
+    }
+}
+
+/// `copy` is a dup of `fd`: it shares what is known of the file.
+pub(super) fn share(fd: c_int, copy: c_int) {
+    not_ours(copy);
+    if let Some(record) = get(fd)
+        && let Some(slot) = event::slot_or_new(copy)
+    {
+        record.users.fetch_add(1, Ordering::Relaxed);
+        drop_user(event::renew(slot));
+        slot.record.store((&raw const *record).cast_mut().cast(), Ordering::Release);
+    }
+}
+
+/// The number is about to be closed.
+pub(super) fn closing(fd: c_int) {
+    drop_user(event::forget(fd));
+}
+
+fn drop_user(record: *mut c_void) {
+    let record = record.cast::<Record>();
+    // SAFETY: null or a record, never freed.
+    let Some(this) = (unsafe { record.as_ref() }) else { return };
+    if this.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+        FREE.lock.with(|| {
+            // SAFETY: the lock is held.
+            let first = unsafe { &mut *FREE.first.get() };
+            this.next_free.set(*first);
+            *first = record;
+        });
+    }
+}
+
+/// co_set_timeout.
+pub(crate) fn set_timeouts(fd: c_int, read_ms: c_int, write_ms: c_int) -> Result<(), Errno> {
+    let (read, write) = (read_ms.max(-1), write_ms.max(-1));
+    if fd == -1 {
+        DEFAULT_READ_MS.store(read, Ordering::Relaxed);
+        DEFAULT_WRITE_MS.store(write, Ordering::Relaxed);
+        return Ok(());
+    }
+    let record = get(fd).ok_or(Errno(libc::EBADF))?;
+    record.read_ms.store(read, Ordering::Relaxed);
+    record.write_ms.store(write, Ordering::Relaxed);
+    record.put(WRITE_TIMEOUT_SET, true);
+    Ok(())
+}
+

@@ -1,0 +1,339 @@
+//! Bytes in and out: read, write, recv, send, recvfrom, sendto.
+//!
+//! A read waits first, then reads: echo and request/response servers make the same system calls as
+//! hand-written epoll. Only if the last read filled its buffer the next one is tried at once, at most 64
+//! times in a row. A write is tried first and goes on until everything is written.
+
+use core::ffi::{c_int, c_void};
+
+use libc::{size_t, sockaddr, socklen_t, ssize_t};
+
+use super::fd_table::{self, NONBLOCK_BELOW, Record};
+use super::{Waited, active, deadline, real, same_signature, wait_for};
+use crate::event;
+use crate::routine::Env;
+use crate::sys::errno::Errno;
+
+same_signature!(read: fn(c_int, *mut c_void, size_t) -> ssize_t);
+same_signature!(write: fn(c_int, *const c_void, size_t) -> ssize_t);
+same_signature!(recv: fn(c_int, *mut c_void, size_t, c_int) -> ssize_t);
+same_signature!(send: fn(c_int, *const c_void, size_t, c_int) -> ssize_t);
+same_signature!(recvfrom: fn(c_int, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t);
+same_signature!(sendto: fn(c_int, *const c_void, size_t, c_int, *const sockaddr, socklen_t) -> ssize_t);
+
+fn would_block() -> bool {
+    Errno::last() == Errno(libc::EAGAIN)
+}
+
+/// The flag that keeps a call from blocking on a file that is blocking underneath.
+#[inline(always)]
+fn dont_wait(record: &Record) -> c_int {
+    if record.has(NONBLOCK_BELOW) { 0 } else { libc::MSG_DONTWAIT }
+}
+
+/// Receives up to `len` bytes by `attempt` (which gets flags to add), waiting as a blocking call would.
+#[inline]
+fn receive(env: &Env, record: &Record, fd: c_int, len: size_t, attempt: impl Fn(c_int) -> ssize_t) -> ssize_t {
+    let flags = dont_wait(record);
+    if record.try_first() {
+        let got = attempt(flags);
+        if got >= 0 || !would_block() {
+            record.note_read(got == len as ssize_t);
+            return got;
+        }
+    }
+    let until = deadline(record.read_ms());
+    loop {
+        let waited = match wait_for(env, fd, libc::POLLIN as u16, until) {
+            Ok(waited) => waited,
+            Err(error) => {
+                error.set();
+                return -1;
+            }
+        };
+        record.passed();
+        let got = attempt(flags);
+        if got >= 0 || !would_block() || waited == Waited::Over {
+            record.note_read(got > 0 && got == len as ssize_t);
+            return got;
+        }
+        // Somebody else took it: wait on.
+    }
+}
+
+/// A call that shall not wait still lets others run after 64 vain tries in a row.
+fn without_waiting(env: &Env, record: &Record, result: ssize_t) -> ssize_t {
+    if result < 0 && would_block() && !record.one_more() && !env.running().is_main() {
+        let errno = Errno::last();
+        if let Ok(reactor) = env.reactor() {
+            event::through_the_loop(env, reactor);
+        }
+        record.passed();
+        errno.set();
+    }
+    result
+}
+
+/// Sends `len` bytes by `attempt` (which gets how many are sent, and flags to add), waiting as often as
+/// it takes; each wait lasts the write time-out.
+#[inline]
+fn send_all(
+    env: &Env,
+    record: &Record,
+    fd: c_int,
+    len: size_t,
+    attempt: impl Fn(size_t, c_int) -> ssize_t,
+) -> ssize_t {
+    let flags = dont_wait(record);
+    let mut sent = 0;
+    let mut last_try = false;
+    loop {
+        let put = attempt(sent, flags);
+        if put >= 0 {
+            sent += put as size_t;
+            if put == 0 || sent >= len {
+                return sent as ssize_t;
+            }
+            last_try = false;
+        } else if !would_block() || last_try {
+            return if sent > 0 { sent as ssize_t } else { -1 };
+        }
+        match wait_for(env, fd, libc::POLLOUT as u16, deadline(record.write_ms())) {
+            Ok(Waited::Ready) => {}
+            Ok(Waited::Over) => last_try = true,
+            Err(_) if sent > 0 => return sent as ssize_t,
+            Err(error) => {
+                error.set();
+                return -1;
+            }
+        }
+    }
+}
+
+/// The environment and record of a call that is to be cooperative.
+macro_rules! cooperative {
+    ($fd:expr, else $plain:expr) => {{
+        let Some(env) = active() else {
+            // SAFETY: the caller's arguments.
+            return unsafe { $plain };
+        };
+        let Some(record) = fd_table::waits($fd) else {
+            // SAFETY: the caller's arguments.
+            return unsafe { $plain };
+        };
+        (env, record)
+    }};
+}
+
+/// `ssize_t read(int fd, void *buf, size_t count);`
+///
+/// # Safety
+/// As read(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
+    let (env, record) = cooperative!(fd, else (real::get().read)(fd, buf, count));
+    receive(env, record, fd, count, |flags| {
+        if flags == 0 || count == 0 {
+            // SAFETY: the caller's arguments.
+            return unsafe { (real::get().read)(fd, buf, count) };
+        }
+        // SAFETY: the caller's arguments; recv reads a socket as read does.
+        let got = unsafe { (real::get().recv)(fd, buf, count, flags) };
+        if got < 0 && Errno::last() == Errno(libc::ENOTSOCK) {
+            // The number changed hands past us: it is readable, so this does not block.
+            // SAFETY: the caller's arguments.
+            return unsafe { (real::get().read)(fd, buf, count) };
+        }
+        got
+    })
+}
+
+/// `ssize_t recv(int sockfd, void *buf, size_t len, int flags);`
+///
+/// # Safety
+/// As recv(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    let (env, record) = cooperative!(fd, else (real::get().recv)(fd, buf, len, flags));
+    // SAFETY: the caller's arguments.
+    let attempt = |more: c_int| unsafe { (real::get().recv)(fd, buf, len, flags | more) };
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return without_waiting(env, record, attempt(0));
+    }
+    receive(env, record, fd, len, attempt)
+}
+
+/// `ssize_t recvfrom(int sockfd, void *buf, size_t len, int flags, struct sockaddr *src_addr, socklen_t *addrlen);`
+///
+/// # Safety
+/// As recvfrom(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    from: *mut sockaddr,
+    from_len: *mut socklen_t,
+) -> ssize_t {
+    let (env, record) =
+        cooperative!(fd, else (real::get().recvfrom)(fd, buf, len, flags, from, from_len));
+    // SAFETY: the caller's arguments.
+    let attempt = |more: c_int| unsafe { (real::get().recvfrom)(fd, buf, len, flags | more, from, from_len) };
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return without_waiting(env, record, attempt(0));
+    }
+    receive(env, record, fd, len, attempt)
+}
+
+/// `ssize_t write(int fd, const void *buf, size_t count);`
+///
+/// # Safety
+/// As write(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
+    let (env, record) = cooperative!(fd, else (real::get().write)(fd, buf, count));
+    send_all(env, record, fd, count, |sent, flags| {
+        let (rest, left) = (buf.cast::<u8>().wrapping_add(sent).cast::<c_void>(), count - sent);
+        if flags == 0 || count == 0 {
+            // SAFETY: the rest of the caller's bytes.
+            return unsafe { (real::get().write)(fd, rest, left) };
+        }
+        // SAFETY: the rest of the caller's bytes; send writes to a socket as write does.
+        let put = unsafe { (real::get().send)(fd, rest, left, flags) };
+        if put < 0 && Errno::last() == Errno(libc::ENOTSOCK) {
+            // The number changed hands past us.
+            // SAFETY: the rest of the caller's bytes.
+            return unsafe { (real::get().write)(fd, rest, left) };
+        }
+        put
+    })
+}
+
+/// `ssize_t send(int sockfd, const void *buf, size_t len, int flags);`
+///
+/// # Safety
+/// As send(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    let (env, record) = cooperative!(fd, else (real::get().send)(fd, buf, len, flags));
+    let attempt = |sent: size_t, more: c_int| {
+        let rest = buf.cast::<u8>().wrapping_add(sent).cast::<c_void>();
+        // SAFETY: the rest of the caller's bytes.
+        unsafe { (real::get().send)(fd, rest, len - sent, flags | more) }
+    };
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return without_waiting(env, record, attempt(0, 0));
+    }
+    send_all(env, record, fd, len, attempt)
+}
+
+/// `ssize_t sendto(int sockfd, const void *buf, size_t len, int flags, const struct sockaddr *dest_addr, socklen_t addrlen);`
+/// As the original: one try, one wait, one retry.
+///
+/// # Safety
+/// As sendto(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sendto(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+    to: *const sockaddr,
+    to_len: socklen_t,
+) -> ssize_t {
+    let (env, record) = cooperative!(fd, else (real::get().sendto)(fd, buf, len, flags, to, to_len));
+    // SAFETY: the caller's arguments.
+    let attempt = |more: c_int| unsafe { (real::get().sendto)(fd, buf, len, flags | more, to, to_len) };
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return without_waiting(env, record, attempt(0));
+    }
+    let put = attempt(dont_wait(record));
+    if put >= 0 || !would_block() {
+        return put;
+    }
+    match wait_for(env, fd, libc::POLLOUT as u16, deadline(record.write_ms())) {
+        Ok(_) => attempt(dont_wait(record)),
+        Err(error) => {
+            error.set();
+            -1
+        }
+    }
+}
+
+/// Other names of the same functions: what headers and compilers put in their place.
+macro_rules! other_names {
+    ($($name:ident = $call:ident($($arg:ident: $type:ty),*);)*) => {$(
+        #[doc = concat!("`", stringify!($call), "` under another of libc's names.")]
+        ///
+        /// # Safety
+        /// As that.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> ssize_t {
+            // SAFETY: the caller's arguments.
+            unsafe { $call($($arg),*) }
+        }
+    )*};
+}
+
+other_names! {
+    __read = read(fd: c_int, buf: *mut c_void, count: size_t);
+    __write = write(fd: c_int, buf: *const c_void, count: size_t);
+    __send = send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int);
+}
+
+/// `read`, fortified: `room` bytes at `buf`.
+///
+/// # Safety
+/// As read(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn __read_chk(fd: c_int, buf: *mut c_void, count: size_t, room: size_t) -> ssize_t {
+    if count > room {
+        // SAFETY: ends the program.
+        return unsafe { (real::get().read_chk)(fd, buf, count, room) };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { read(fd, buf, count) }
+}
+
+/// `recv`, fortified.
+///
+/// # Safety
+/// As recv(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn __recv_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
+    if len > room {
+        // SAFETY: ends the program.
+        return unsafe { (real::get().recv_chk)(fd, buf, len, room, flags) };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { recv(fd, buf, len, flags) }
+}
+
+/// `recvfrom`, fortified.
+///
+/// # Safety
+/// As recvfrom(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn __recvfrom_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+    from: *mut sockaddr,
+    from_len: *mut socklen_t,
+) -> ssize_t {
+    if len > room {
+        // SAFETY: ends the program.
+        return unsafe { (real::get().recvfrom_chk)(fd, buf, len, room, flags, from, from_len) };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { recvfrom(fd, buf, len, flags, from, from_len) }
+}

@@ -1,0 +1,101 @@
+//! The hooks: functions of the C library under their own names, cooperative in a coroutine that called
+//! co_enable_hook_sys, and the plain call everywhere else.
+//!
+//! A hook asks one question first: is there a running coroutine with hooks on? If not it jumps to the
+//! real function, which `real` found when the library was loaded. Where a hooked read goes:
+//!
+//! ```text
+//!   read (io.rs) ─► fd_table: ours, and blocking to the program?  no ─► real read
+//!        └─ yes ─► event::poll_one: node at the descriptor, timer in the wheel, yield
+//!                     the loop: epoll says readable ─► ready list ─► resume ─► real read
+//! ```
+//!
+//! | file | owns |
+//! |---|---|
+//! | real | the real functions; the load-time set-up |
+//! | fd_table | what the hooks know of a descriptor |
+//! | socket, io, poll, fcntl, env, dns | one libc name, one function |
+
+#![expect(unreachable_pub, reason = "exported under their symbol names, not by path")]
+
+pub(crate) mod dns;
+mod env;
+mod fcntl;
+mod fd_table;
+mod io;
+mod poll;
+pub(crate) mod real;
+mod socket;
+
+pub(crate) use fd_table::{fork_lock, set_timeouts};
+pub(crate) use socket::accept_recorded;
+
+use core::ffi::c_int;
+
+use crate::event;
+use crate::routine::coroutine::Outcome;
+use crate::routine::{Env, env as environment};
+use crate::sys::clock::Nanos;
+use crate::sys::errno::Errno;
+
+/// The calling thread's environment, if its running coroutine has hooks on.
+#[inline(always)]
+fn active() -> Option<&'static Env> {
+    environment::current().filter(|env| env.running().c_enable_sys_hook.get() != 0)
+}
+
+/// Asserts at compile time that a hook has the signature of the libc crate's function. (Of the types:
+/// the hook's own ABI lets exceptions and cancellation through.)
+macro_rules! same_signature {
+    ($name:ident: fn($($arg:ty),*) -> $result:ty) => {
+        const _: unsafe extern "C" fn($($arg),*) -> $result = libc::$name;
+    };
+}
+use same_signature;
+
+/// How a wait for a descriptor ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    /// Something happened there, or it cannot be waited for: try again.
+    Ready,
+    /// The time is over, or the coroutine was resumed by hand: one last try.
+    Over,
+}
+
+/// When a wait of `ms` milliseconds (negative: for ever) that begins now is over.
+fn deadline(ms: c_int) -> Option<u64> {
+    u64::try_from(ms).ok().map(event::deadline_after)
+}
+
+/// Waits for `events` of `fd`: in a coroutine on the loop, on the main coroutine by the plain poll.
+#[inline]
+fn wait_for(env: &Env, fd: c_int, events: u16, deadline: Option<u64>) -> Result<Waited, Errno> {
+    if env.running().is_main() {
+        return Ok(wait_plainly(fd, events, deadline));
+    }
+    match event::poll_one(env, env.reactor()?, fd, events, deadline) {
+        Ok(0) if env.running().wait.outcome() != Outcome::Woken => Ok(Waited::Over),
+        Err(event::Refused::Error(error)) => Err(error),
+        // Closed or not pollable: the call itself says what is wrong.
+        Ok(_) | Err(_) => Ok(Waited::Ready),
+    }
+}
+
+fn wait_plainly(fd: c_int, events: u16, deadline: Option<u64>) -> Waited {
+    let mut one = libc::pollfd { fd, events: events as i16, revents: 0 };
+    loop {
+        let left = match deadline {
+            None => -1,
+            Some(tick) => {
+                let now = Nanos::now();
+                c_int::try_from(tick.saturating_sub(now.tick())).unwrap_or(c_int::MAX)
+            }
+        };
+        // SAFETY: one pollfd.
+        match unsafe { (real::get().poll)(&mut one, 1, left) } {
+            0 => return Waited::Over,
+            -1 if Errno::last() == Errno(libc::EINTR) => {}
+            _ => return Waited::Ready,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The real functions behind the hooks.
+//!
+//! They are found once, when the library is loaded, by dlsym(RTLD_NEXT): the next definition after ours,
+//! be it libc's or another interposer's. Until then, and where dlsym finds nothing (a fully static
+//! program), the raw system call serves: no hook ever calls dlsym, so an allocator that calls getenv
+//! while dlsym allocates meets no lock of ours.
+
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
+use core::ptr::null_mut;
+
+use libc::{hostent, nfds_t, pollfd, size_t, sockaddr, socklen_t, ssize_t};
+
+use crate::sys::errno::Errno;
+use crate::sys::log;
+
+macro_rules! real_functions {
+    ($($(#[$doc:meta])* $name:ident: fn($($arg:ident: $type:ty),*) -> $result:ty = $symbol:literal, else $fallback:expr;)*) => {
+        /// One pointer for each function, always callable.
+        pub(crate) struct Real {
+            $($(#[$doc])* pub(crate) $name: unsafe extern "C-unwind" fn($($type),*) -> $result,)*
+        }
+
+        /// What serves where the real function is not known.
+        mod fallback {
+            use super::*;
+            $(
+                pub(super) unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $result {
+                    // SAFETY: the caller's arguments, as the caller of the function vouches.
+                    #[allow(unused_unsafe, reason = "some fallbacks do nothing unsafe")]
+                    unsafe { $fallback }
+                }
+            )*
+        }
+
+        static REAL: Table = Table(UnsafeCell::new(Real { $($name: fallback::$name,)* }));
+
+        fn find_all(real: &mut Real) {
+            $(
+                let found = next($symbol);
+                if !found.is_null() {
+                    // SAFETY: the symbol of this name has this signature.
+                    real.$name = unsafe { core::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn($($type),*) -> $result>(found) };
+                }
+            )*
+        }
+    };
+}
+
+struct Table(UnsafeCell<Real>);
+
+// SAFETY: written once, by the loader's thread before anything else of the library runs; a hook that an
+// earlier library's constructor calls sees the fallbacks.
+unsafe impl Sync for Table {}
+
+/// The real functions.
+#[inline(always)]
+pub(crate) fn get() -> &'static Real {
+    // SAFETY: see `Table`.
+    unsafe { &*REAL.0.get() }
+}
+
+/// A system call with errno, as the C library's functions.
+macro_rules! raw {
+    ($number:ident, $($arg:expr),*) => { libc::syscall(libc::$number, $($arg as c_long),*) as _ };
+}
+
+real_functions! {
+    socket: fn(domain: c_int, kind: c_int, protocol: c_int) -> c_int
+        = c"socket", else raw!(SYS_socket, domain, kind, protocol);
+    connect: fn(fd: c_int, address: *const sockaddr, len: socklen_t) -> c_int
+        = c"connect", else raw!(SYS_connect, fd, address, len);
+    accept: fn(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int
+        = c"accept", else raw!(SYS_accept, fd, address, len);
+    close: fn(fd: c_int) -> c_int = c"close", else raw!(SYS_close, fd);
+    read: fn(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t
+        = c"read", else raw!(SYS_read, fd, buf, count);
+    write: fn(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t
+        = c"write", else raw!(SYS_write, fd, buf, count);
+    recv: fn(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t
+        = c"recv", else raw!(SYS_recvfrom, fd, buf, len, flags, 0, 0);
+    send: fn(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t
+        = c"send", else raw!(SYS_sendto, fd, buf, len, flags, 0, 0);
+    recvfrom: fn(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, from: *mut sockaddr, from_len: *mut socklen_t) -> ssize_t
+        = c"recvfrom", else raw!(SYS_recvfrom, fd, buf, len, flags, from, from_len);
+    sendto: fn(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, to: *const sockaddr, to_len: socklen_t) -> ssize_t
+        = c"sendto", else raw!(SYS_sendto, fd, buf, len, flags, to, to_len);
+    poll: fn(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int
+        = c"poll", else raw!(SYS_poll, fds, count, timeout);
+    setsockopt: fn(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int
+        = c"setsockopt", else raw!(SYS_setsockopt, fd, level, name, value, len);
+    /// Variadic in C; one argument of pointer size covers every command.
+    fcntl: fn(fd: c_int, command: c_int, arg: usize) -> c_int
+        = c"fcntl", else raw!(SYS_fcntl, fd, command, arg);
+    fcntl64: fn(fd: c_int, command: c_int, arg: usize) -> c_int
+        = c"fcntl64", else raw!(SYS_fcntl, fd, command, arg);
+    getenv: fn(name: *const c_char) -> *mut c_char = c"getenv", else environ_value(name);
+    setenv: fn(name: *const c_char, value: *const c_char, overwrite: c_int) -> c_int
+        = c"setenv", else put_environ(name, value, overwrite);
+    unsetenv: fn(name: *const c_char) -> c_int = c"unsetenv", else libc::putenv(libc::strdup(name));
+    gethostbyname: fn(name: *const c_char) -> *mut hostent = c"gethostbyname", else no_host(name);
+    gethostbyname_r: fn(name: *const c_char, host: *mut hostent, buf: *mut c_char, len: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int
+        = c"gethostbyname_r", else no_host_r(name, host, buf, len, result, error);
+    res_state: fn() -> *mut c_void = c"__res_state", else null_mut();
+    /// The fortified names; each ends the program if the buffer is too small, and is called for that alone.
+    read_chk: fn(fd: c_int, buf: *mut c_void, count: size_t, room: size_t) -> ssize_t
+        = c"__read_chk", else overflow(fd as usize ^ buf.addr() ^ count ^ room);
+    recv_chk: fn(fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int) -> ssize_t
+        = c"__recv_chk", else overflow(fd as usize ^ buf.addr() ^ len ^ room ^ flags as usize);
+    recvfrom_chk: fn(fd: c_int, buf: *mut c_void, len: size_t, room: size_t, flags: c_int, from: *mut sockaddr, from_len: *mut socklen_t) -> ssize_t
+        = c"__recvfrom_chk", else overflow(fd as usize ^ buf.addr() ^ len ^ room ^ flags as usize ^ from.addr() ^ from_len.addr());
+    poll_chk: fn(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int
+        = c"__poll_chk", else overflow(fds.addr() ^ count as usize ^ timeout as usize ^ room) as c_int;
+}
+
+/// getenv without the C library: reads `environ`.
+///
+/// # Safety
+/// `name` is a string.
+unsafe fn environ_value(name: *const c_char) -> *mut c_char {
+    unsafe extern "C" {
+        static environ: *const *mut c_char;
+    }
+    // SAFETY: the C library's variable.
+    let mut entry = unsafe { environ };
+    if entry.is_null() || name.is_null() {
+        return null_mut();
+    }
+    // SAFETY: as the caller vouches.
+    let wanted = unsafe { CStr::from_ptr(name) }.to_bytes();
+    loop {
+        // SAFETY: a null-terminated array.
+        let text = unsafe { *entry };
+        if text.is_null() {
+            return null_mut();
+        }
+        // SAFETY: entries are strings.
+        let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
+        if bytes.len() > wanted.len() && bytes.starts_with(wanted) && bytes[wanted.len()] == b'=' {
+            return text.wrapping_add(wanted.len() + 1);
+        }
+        entry = entry.wrapping_add(1);
+    }
+}
+
+/// setenv where the real one is not known.
+///
+/// # Safety
+/// `name` and `value` are strings.
+unsafe fn put_environ(name: *const c_char, value: *const c_char, overwrite: c_int) -> c_int {
+    // SAFETY: as the caller vouches.
+    if overwrite == 0 && !unsafe { environ_value(name) }.is_null() {
+        return 0;
+    }
+    // SAFETY: as the caller vouches.
+    let (name, value) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(value)) };
+    let (n, v) = (name.to_bytes(), value.to_bytes_with_nul());
+    // SAFETY: any size; putenv keeps the string, as setenv would.
+    let text = unsafe { libc::malloc(n.len() + 1 + v.len()) }.cast::<u8>();
+    if text.is_null() {
+        Errno(libc::ENOMEM).set();
+        return -1;
+    }
+    // SAFETY: room for both and the sign between.
+    unsafe {
+        text.copy_from_nonoverlapping(n.as_ptr(), n.len());
+        text.add(n.len()).write(b'=');
+        text.add(n.len() + 1).copy_from_nonoverlapping(v.as_ptr(), v.len());
+    }
+    // SAFETY: a string for good.
+    unsafe { libc::putenv(text.cast()) }
+}
+
+fn no_host(_: *const c_char) -> *mut hostent {
+    super::dns::set_h_errno(super::dns::NO_RECOVERY);
+    null_mut()
+}
+
+/// # Safety
+/// `result` and `error` may be written.
+unsafe fn no_host_r(
+    _: *const c_char,
+    _: *mut hostent,
+    _: *mut c_char,
+    _: size_t,
+    result: *mut *mut hostent,
+    error: *mut c_int,
+) -> c_int {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        result.write(null_mut());
+        error.write(super::dns::NO_RECOVERY);
+    }
+    libc::ENOSYS
+}
+
+/// A fortified call whose buffer is too small, without a C library function to say so.
+fn overflow(_: usize) -> ssize_t {
+    log::fatal(format_args!("*** buffer overflow detected ***: terminated"))
+}
+
+/// The next definition of a symbol after ours. Never inlined into a tail call: dlsym looks at its return
+/// address to find out who asks.
+#[inline(never)]
+fn next(symbol: &CStr) -> *mut c_void {
+    // SAFETY: a string.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, symbol.as_ptr()) };
+    core::hint::black_box(found)
+}
+
+/// When the library is loaded.
+extern "C" fn load() {
+    // SAFETY: see `Table`: nothing of ours runs yet.
+    find_all(unsafe { &mut *REAL.0.get() });
+    // SAFETY: a string.
+    let wish = unsafe { environ_value(c"LIBCO_LOG".as_ptr()) };
+    // SAFETY: not null: a string of the environment.
+    log::configure((!wish.is_null()).then(|| unsafe { CStr::from_ptr(wish) }));
+    crate::capi::connect_log_shim();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOAD: extern "C" fn() = load;

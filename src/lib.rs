@@ -1,0 +1,14 @@
+//! colib: stackful coroutines for C and C++ servers, with the API and ABI of Tencent's libco.
+//!
+//! The public surface is C: see include/co_routine.h. docs/ARCHITECTURE.md draws the picture that the
+//! modules below fill in; dependencies point downwards only.
+
+mod capi;
+mod hook;
+
+mod event;
+mod routine;
+
+mod arch;
+mod sys;
+mod util;

@@ -1,0 +1,213 @@
+//! Copy stacks: many coroutines take turns on one stack; a turn ends by moving the live bytes away.
+//!
+//! ```text
+//!                stack_buffer                       sp                 stack_bp
+//!   stack        │ guard below │ ......... dead ....│■■■ live bytes ■■■│
+//!                                                   └──► save_buffer of the coroutine that leaves
+//! ```
+//!
+//! `occupy_co` of the stack says whose bytes lie there. They stay until another coroutine needs the
+//! stack, so a coroutine that runs alone is never copied. Invariant: a suspended, started coroutine is
+//! either its stack's occupant or has its live bytes in `save_buffer`.
+
+use core::cell::Cell;
+use core::ffi::c_int;
+use core::ptr::{NonNull, null, null_mut};
+
+use crate::arch;
+use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, LARGEST_STACK};
+use crate::routine::env::Env;
+use crate::routine::stack::{self, StackMem};
+use crate::sys::errno::Errno;
+use crate::sys::heap::{self, Zeroed};
+use crate::sys::log::log;
+use crate::sys::pages::PAGE;
+use crate::util::pool;
+
+/// A group of copy stacks, as C sees it (stShareStack_t).
+#[repr(C)]
+pub(crate) struct ShareStack {
+    pub(crate) alloc_idx: Cell<u32>,
+    pub(crate) stack_size: Cell<c_int>,
+    pub(crate) count: Cell<c_int>,
+    pub(crate) stack_array: Cell<*mut *const StackMem>,
+}
+
+// SAFETY: zeros and a null pointer; filled before use.
+unsafe impl Zeroed for ShareStack {}
+// SAFETY: a null pointer.
+unsafe impl Zeroed for *const StackMem {}
+
+/// `count` stacks of `size` bytes (rounded up to pages). They stay for the life of the process.
+pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>, Errno> {
+    let no_memory = Errno(libc::ENOMEM);
+    let (Ok(stacks), Ok(bytes)) = (usize::try_from(count), usize::try_from(size)) else {
+        return Err(Errno(libc::EINVAL));
+    };
+    if stacks == 0 || bytes == 0 {
+        return Err(Errno(libc::EINVAL));
+    }
+    let bytes = bytes.checked_next_multiple_of(PAGE).filter(|&b| c_int::try_from(b).is_ok());
+    let bytes = bytes.ok_or(no_memory)?;
+    let group = heap::alloc::<ShareStack>().ok_or(no_memory)?;
+    let Some((array, records)) = alloc_records(stacks) else {
+        // SAFETY: just made.
+        unsafe { heap::free(group) };
+        return Err(no_memory);
+    };
+    for i in 0..stacks {
+        // SAFETY: `stacks` records.
+        let record = unsafe { &*records.as_ptr().wrapping_add(i) };
+        if stack::alone(bytes, record).is_none() {
+            for made in 0..i {
+                // SAFETY: made in this loop, used by nobody.
+                unsafe { stack::free_alone(&*records.as_ptr().wrapping_add(made)) };
+            }
+            // SAFETY: all three were made above and seen by nobody.
+            unsafe {
+                heap::free(records);
+                heap::free(array);
+                heap::free(group);
+            }
+            return Err(no_memory);
+        }
+        // SAFETY: `stacks` pointers.
+        unsafe { array.as_ptr().wrapping_add(i).write(record) };
+    }
+    // SAFETY: just made.
+    let made = unsafe { group.as_ref() };
+    made.stack_size.set(bytes as c_int);
+    made.count.set(count);
+    made.stack_array.set(array.as_ptr());
+    Ok(group)
+}
+
+fn alloc_records(count: usize) -> Option<(NonNull<*const StackMem>, NonNull<StackMem>)> {
+    let array = heap::alloc_array::<*const StackMem>(count)?;
+    match heap::alloc_array::<StackMem>(count) {
+        Some(records) => Some((array, records)),
+        None => {
+            // SAFETY: just made.
+            unsafe { heap::free(array) };
+            None
+        }
+    }
+}
+
+/// The next stack of a group, in turns.
+pub(crate) fn next_of(group: &ShareStack) -> Option<NonNull<StackMem>> {
+    let count = u32::try_from(group.count.get()).ok().filter(|&count| count > 0)?;
+    let turn = group.alloc_idx.get();
+    group.alloc_idx.set(turn.wrapping_add(1));
+    let slot = group.stack_array.get().wrapping_add((turn % count) as usize);
+    // SAFETY: the array has `count` entries.
+    NonNull::new(unsafe { *slot }.cast_mut())
+}
+
+/// What co_create gives for a wished size.
+pub(crate) fn stack_size_for(wish: c_int) -> usize {
+    let size = if wish <= 0 { DEFAULT_STACK } else { wish.min(LARGEST_STACK) };
+    (size as usize).next_multiple_of(PAGE)
+}
+
+/// Whether both run on the same copy stack.
+#[inline]
+pub(crate) fn occupies_same_stack(a: &Coroutine, b: Co) -> bool {
+    b.on_copy_stack() && a.on_copy_stack() && a.stack_mem.get() == b.stack_mem.get()
+}
+
+/// Makes `co` the occupant of its stack, its bytes in place. False (and nothing has changed) if there
+/// is no memory to save the present occupant, or it belongs to another thread.
+///
+/// The caller runs on another stack.
+#[inline]
+pub(crate) fn bring_in(env: &Env, co: Co) -> bool {
+    let stack = co.stack();
+    let occupant = stack.occupy_co.get();
+    if !core::ptr::eq(occupant, co.as_ptr()) {
+        // SAFETY: an occupant is taken off its stack before it is freed.
+        if let Some(occupant) = unsafe { Co::from_c(occupant) }
+            && !move_out(env, occupant)
+        {
+            return false;
+        }
+        stack.occupy_co.set(co.as_ptr());
+    } else if co.c_start.get() != 0 {
+        return true;
+    }
+    if co.c_start.get() == 0 {
+        let top = stack.stack_bp.get();
+        // SAFETY: the end of a stack that nobody runs on: its occupant was moved out.
+        co.sp.set(unsafe { arch::first_frame_at(top, co.as_ptr()) });
+    } else {
+        let start = live_start(co);
+        let size = co.save_size.get() as usize;
+        // SAFETY: `size` bytes were saved from `start`, and the stack is free for them.
+        unsafe { arch::copy_live(co.save_buffer.get(), start, size) };
+    }
+    true
+}
+
+/// The lowest live byte, rounded down so that whole vectors move.
+fn live_start(co: Co) -> *mut u8 {
+    co.sp.get().map_addr(|a| a & !(arch::STACK_ALIGN - 1))
+}
+
+/// Moves a suspended occupant's live bytes into its buffer.
+#[inline]
+fn move_out(env: &Env, occupant: Co) -> bool {
+    if !core::ptr::eq(occupant.env.get(), env) {
+        log!("co_resume: the copy stack is in use by another thread's coroutine {:p}", occupant.as_ptr());
+        return false;
+    }
+    if occupant.c_start.get() == 0 || occupant.c_end.get() != 0 {
+        // Reset by hand, or ended: its bytes are worth nothing.
+        return true;
+    }
+    let start = live_start(occupant);
+    let size = occupant.stack().stack_bp.get().addr() - start.addr();
+    let old = occupant.save_size.get() as usize;
+    if occupant.save_buffer.get().is_null() || pool::rounded(old) != pool::rounded(size) {
+        let Some(buffer) = env.objects.alloc(size) else {
+            log!("co_resume: no memory to save {size} bytes of coroutine {:p}", occupant.as_ptr());
+            return false;
+        };
+        drop_buffer(env, occupant);
+        occupant.save_buffer.set(buffer.as_ptr());
+    }
+    occupant.save_size.set(size as u32);
+    occupant.stack_sp.set(start);
+    // SAFETY: `size` live bytes up to the stack's end; the buffer has room for as many.
+    unsafe { arch::copy_live(start, occupant.save_buffer.get(), size) };
+    true
+}
+
+fn drop_buffer(env: &Env, co: Co) {
+    if let Some(buffer) = NonNull::new(co.save_buffer.replace(null_mut())) {
+        // SAFETY: allocated for `save_size` bytes, used no more.
+        unsafe { env.objects.free(buffer, co.save_size.get() as usize) };
+    }
+    co.save_size.set(0);
+}
+
+/// The coroutine's bytes are worth nothing any more: it ended, or starts anew.
+pub(crate) fn forget(env: &Env, co: Co) {
+    leave_stack(co);
+    drop_buffer(env, co);
+}
+
+/// As [`forget`], for a thread without an environment.
+pub(crate) fn forget_central(co: Co) {
+    leave_stack(co);
+    if let Some(buffer) = NonNull::new(co.save_buffer.replace(null_mut())) {
+        // SAFETY: allocated for `save_size` bytes, used no more.
+        unsafe { pool::free_central(buffer, co.save_size.get() as usize) };
+    }
+}
+
+fn leave_stack(co: Co) {
+    let stack = co.stack();
+    if core::ptr::eq(stack.occupy_co.get(), co.as_ptr()) {
+        stack.occupy_co.set(null());
+    }
+}

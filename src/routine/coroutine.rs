@@ -1,0 +1,280 @@
+//! The control block: one object of 216 bytes per coroutine, all that a switch or a wait needs.
+//!
+//! ```text
+//!     0  env  pfn  arg                      as the original's stCoRoutine_t
+//!    24  ┌ coctx_t.regs of the original, which our switch does not use:
+//!        │ sp, resumer, exceptions, wait (timer, node, loop, outcome)
+//!   136  └ ss_size  ss_sp                   as the original's
+//!   152  cStart cEnd cIsMain cEnableSysHook cIsShareStack   pending
+//!   160  pvEnv  stack_mem  stack_sp  save_size  save_buffer as the original's
+//!   200  aSpec[0]
+//!   208  extra: the other specifics and whatever few coroutines need
+//! ```
+//!
+//! cStart and cEnd are the truth for "new" and "ended": programs write them. "Running" is a non-null
+//! `resumer` (a suspended coroutine has none). Programs read and write the visible part at any time,
+//! so every member is a `Cell`. Invariant of [`Co`]: it is made only for live blocks.
+
+use core::cell::Cell;
+use core::ffi::{c_int, c_void};
+use core::mem::{offset_of, size_of};
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::event::{Node, Reactor, Timer};
+use crate::routine::env::Env;
+use crate::routine::extra::Extra;
+use crate::routine::stack::StackMem;
+use crate::sys::exceptions::ExceptionState;
+
+/// A routine as C sees it.
+pub(crate) type Routine = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
+
+/// What a coroutine waits for, seen from the coroutine. See `event` for who writes what.
+#[repr(C)]
+pub(crate) struct Wait {
+    /// In the wheel while waiting with a time-out, in a ready list once woken.
+    pub(crate) timer: Timer,
+    /// The one descriptor, or the place in a condition's queue.
+    pub(crate) node: Node,
+    /// The loop that serves this wait.
+    pub(crate) reactor: Cell<*const Reactor>,
+    /// More nodes (poll of several descriptors), the condition, or the helper's job.
+    pub(crate) more: Cell<*mut c_void>,
+    /// How many nodes `more` has.
+    pub(crate) count: Cell<u32>,
+    state: AtomicU8,
+    kind: Cell<WaitKind>,
+    outcome: Cell<Outcome>,
+    /// A mutex was handed over to this coroutine, which has not run since.
+    pub(crate) granted: Cell<bool>,
+}
+
+/// Where a wait stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum WaitState {
+    /// Not waiting.
+    None = 0,
+    /// Suspended until an event or a time-out.
+    Waiting = 1,
+    /// Woken: in its loop's ready list.
+    Ready = 2,
+}
+
+/// What a wait is for: says what `node` and `more` hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum WaitKind {
+    /// Nothing but time, or a pass through the loop.
+    Time = 0,
+    /// One descriptor, in `node`.
+    Descriptor = 1,
+    /// `count` descriptors, in the nodes at `more`.
+    Descriptors = 2,
+    /// A condition, at `more`; queued by `node`.
+    Condition = 3,
+    /// A helper thread's job, at `more`.
+    Job = 4,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Outcome {
+    /// The time was over.
+    TimedOut = 0,
+    /// What was waited for came.
+    Woken = 1,
+    /// The condition was freed.
+    Cancelled = 2,
+    /// Somebody resumed the coroutine by hand.
+    ByHand = 3,
+}
+
+impl Wait {
+    #[inline(always)]
+    pub(crate) fn state(&self) -> WaitState {
+        // Another thread that releases this coroutine looks here too: atomic, at no cost.
+        match self.state.load(Ordering::Relaxed) {
+            1 => WaitState::Waiting,
+            2 => WaitState::Ready,
+            _ => WaitState::None,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_state(&self, state: WaitState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn kind(&self) -> WaitKind {
+        self.kind.get()
+    }
+
+    pub(crate) fn set_kind(&self, kind: WaitKind) {
+        self.kind.set(kind);
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        self.outcome.get()
+    }
+
+    pub(crate) fn set_outcome(&self, outcome: Outcome) {
+        self.outcome.set(outcome);
+    }
+}
+
+/// The control block. C sees it as stCoRoutine_t (see `capi::co_routine_inner`).
+#[repr(C)]
+pub(crate) struct Coroutine {
+    pub(crate) env: Cell<*const Env>,
+    pub(crate) pfn: Cell<Option<Routine>>,
+    pub(crate) arg: Cell<*mut c_void>,
+    /// Where the suspended context lies; meaningless while running.
+    pub(crate) sp: Cell<*mut u8>,
+    /// Who gets control back at the next yield; `None` while suspended.
+    pub(crate) resumer: Cell<Option<Co>>,
+    pub(crate) exceptions: ExceptionState,
+    pub(crate) wait: Wait,
+    pub(crate) ss_size: Cell<usize>,
+    pub(crate) ss_sp: Cell<*mut u8>,
+    pub(crate) c_start: Cell<i8>,
+    pub(crate) c_end: Cell<i8>,
+    pub(crate) c_is_main: Cell<i8>,
+    pub(crate) c_enable_sys_hook: Cell<i8>,
+    pub(crate) c_is_share_stack: Cell<i8>,
+    pending: AtomicU8,
+    spare: [u8; 2],
+    /// The environment variables private to this coroutine.
+    pub(crate) pv_env: Cell<*mut c_void>,
+    pub(crate) stack_mem: Cell<*const StackMem>,
+    pub(crate) stack_sp: Cell<*mut u8>,
+    pub(crate) save_size: Cell<u32>,
+    spare2: u32,
+    pub(crate) save_buffer: Cell<*mut u8>,
+    pub(crate) spec0: Cell<*mut c_void>,
+    pub(crate) extra: Cell<*mut Extra>,
+}
+
+const _: () = {
+    assert!(size_of::<Coroutine>() == 216);
+    assert!(size_of::<Wait>() == 80);
+    assert!(offset_of!(Coroutine, sp) == 24);
+    assert!(offset_of!(Coroutine, ss_size) == 24 + 112);
+    assert!(offset_of!(Coroutine, c_start) == 152);
+    assert!(offset_of!(Coroutine, c_enable_sys_hook) == 155);
+    assert!(offset_of!(Coroutine, pending) == 157);
+    assert!(offset_of!(Coroutine, pv_env) == 160);
+    assert!(offset_of!(Coroutine, save_buffer) == 192);
+    assert!(offset_of!(Coroutine, spec0) == 200);
+};
+
+/// Free the block as soon as the coroutine yields or ends.
+pub(crate) const RELEASE_SOON: u8 = 1;
+/// Make it new again when it ends.
+pub(crate) const RESET_AT_END: u8 = 2;
+
+/// The eight bytes from cStart on as one little-endian word.
+pub(crate) mod word {
+    const HOOK: u64 = 0xff << 24;
+    /// Everything that a resume has to look at.
+    pub(crate) const FOR_RESUME: u64 = !HOOK;
+    /// Private stack, started, not ended, nothing pending: the switch alone will do.
+    pub(crate) const SUSPENDED: u64 = 1;
+    pub(crate) const SHARE_STACK: u64 = 0xff << 32;
+    pub(crate) const PENDING: u64 = 0xff << 40;
+}
+
+impl Coroutine {
+    #[inline(always)]
+    pub(crate) fn word(&self) -> u64 {
+        let at = (&raw const *self).cast::<u8>().wrapping_add(offset_of!(Coroutine, c_start));
+        // SAFETY: eight initialised bytes of this block, 8-byte aligned (asserted above: 152).
+        u64::from_le(unsafe { at.cast::<u64>().read() })
+    }
+
+    pub(crate) fn pending(&self) -> u8 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_pending(&self, bit: u8) {
+        self.pending.fetch_or(bit, Ordering::Relaxed);
+    }
+
+    pub(crate) fn clear_pending(&self, bit: u8) {
+        self.pending.fetch_and(!bit, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_main(&self) -> bool {
+        self.c_is_main.get() != 0
+    }
+
+    pub(crate) fn on_copy_stack(&self) -> bool {
+        self.c_is_share_stack.get() != 0
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.resumer.get().is_some()
+    }
+
+    pub(crate) fn stack(&self) -> &StackMem {
+        // SAFETY: set at creation to memory that outlives the block, never changed by us; the
+        // contract gives programs this pointer to read.
+        unsafe { &*self.stack_mem.get() }
+    }
+}
+
+/// A live coroutine. Copies are free; whoever keeps one across a call of the program's code looks
+/// out that the coroutine was not released meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Co(NonNull<Coroutine>);
+
+impl Co {
+    /// `None` for null.
+    ///
+    /// # Safety
+    /// `co` is null or a live control block.
+    #[inline(always)]
+    pub(crate) unsafe fn from_c(co: *const Coroutine) -> Option<Co> {
+        NonNull::new(co.cast_mut()).map(Co)
+    }
+
+    pub(crate) fn of(co: &Coroutine) -> Co {
+        Co(NonNull::from(co))
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(self) -> *const Coroutine {
+        self.0.as_ptr()
+    }
+
+    /// The coroutine whose `wait.timer` this is.
+    ///
+    /// # Safety
+    /// `timer` lies in a live control block.
+    #[inline(always)]
+    pub(crate) unsafe fn from_timer(timer: *const Timer) -> Co {
+        let offset = offset_of!(Coroutine, wait) + offset_of!(Wait, timer);
+        let co = timer.cast::<u8>().wrapping_sub(offset).cast_mut().cast();
+        // SAFETY: inside a live block, so not null.
+        Co(unsafe { NonNull::new_unchecked(co) })
+    }
+}
+
+impl Deref for Co {
+    type Target = Coroutine;
+
+    #[inline(always)]
+    fn deref(&self) -> &Coroutine {
+        // SAFETY: the type's invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// Bytes of a stack as the API counts them.
+pub(crate) const DEFAULT_STACK: c_int = 128 * 1024;
+/// The most that co_create gives.
+pub(crate) const LARGEST_STACK: c_int = 8 * 1024 * 1024;

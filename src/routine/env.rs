@@ -1,0 +1,331 @@
+//! The thread's environment: who runs, its caches, its loop. Made at the first co_create; found by
+//! the thread's slot.
+//!
+//! It ends with the thread, after the destructors of C++ thread_local objects. Coroutines may outlive
+//! it (another thread may release them), so the object itself stays until the last of them is gone:
+//!
+//! ```text
+//!   alive: live = those the owner counts, gone = those other threads freed (or adopted) meanwhile
+//!   ended: gone counts down from what was left; whoever brings it to zero frees the object
+//! ```
+//!
+//! Only the owner touches the cells. Other threads take [`ENVS`] first and then look at `alive`,
+//! `gone` and the list of coroutines to release.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::mem::size_of;
+use core::ptr::{NonNull, null, null_mut};
+use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, Ordering};
+
+use crate::event::{self, Reactor};
+use crate::routine::cond::Cond;
+use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK};
+use crate::routine::stack::{self, StackMem};
+use crate::sys::errno::Errno;
+use crate::sys::exceptions::{self, ExceptionState};
+use crate::sys::heap::{self, Zeroed};
+use crate::sys::lock::Lock;
+use crate::sys::thread;
+use crate::util::list::List;
+use crate::util::pool;
+
+/// What C knows as stCoRoutineEnv_t, opaque.
+#[repr(C)]
+pub(crate) struct Env {
+    current: Cell<*const Coroutine>,
+    /// The thread's C++ exception state, or `no_exceptions`: never null.
+    exceptions: Cell<*const ExceptionState>,
+    /// The loop that co_get_epoll_ct returns; made on first use.
+    reactor: AtomicPtr<Reactor>,
+    /// Depth of sections that a signal handler must not interrupt with a wake-up of its own.
+    busy: Cell<u32>,
+    /// Conditions signalled from a handler or another thread, to be served by the owner.
+    pub(crate) deferred: AtomicPtr<Cond>,
+    /// Conditions with waiters of this thread.
+    pub(crate) conds: List,
+    live: Cell<isize>,
+    gone: AtomicIsize,
+    alive: AtomicBool,
+    /// Waiting coroutines that another thread released, linked by `arg`; under ENVS.
+    to_release: Cell<*const Coroutine>,
+    any_to_release: AtomicU32,
+    service: Cell<*const StackMem>,
+    /// The stack the main coroutine says it has.
+    main_stack: StackMem,
+    no_exceptions: ExceptionState,
+    main: Coroutine,
+    pub(crate) stacks: stack::Cache,
+    pub(crate) objects: pool::Cache,
+}
+
+// SAFETY: null pointers, zeros, empty lists and caches; `create` fills the rest.
+unsafe impl Zeroed for Env {}
+
+/// Taken by a thread that deals with another thread's environment, and by an ending thread.
+static ENVS: Lock = Lock::new();
+
+/// The stack that work on a stack itself runs on.
+const SERVICE_STACK: usize = 16 * 1024;
+
+/// Held across fork.
+pub(crate) fn fork_lock() -> &'static Lock {
+    &ENVS
+}
+
+/// The calling thread's environment, if it has one. Valid until the thread ends; used within a call.
+#[inline(always)]
+pub(crate) fn current() -> Option<&'static Env> {
+    // SAFETY: the slot holds null or this thread's live environment.
+    unsafe { thread::slot().cast::<Env>().as_ref() }
+}
+
+/// The calling thread's environment, made if there is none.
+pub(crate) fn current_or_new() -> Result<&'static Env, Errno> {
+    match current() {
+        Some(env) => Ok(env),
+        None => create(),
+    }
+}
+
+#[cold]
+fn create() -> Result<&'static Env, Errno> {
+    crate::routine::prepare_process();
+    let object = heap::alloc::<Env>().ok_or(Errno(libc::ENOMEM))?;
+    if thread::call_at_end(thread_ends, object.as_ptr().cast()).is_err() {
+        // SAFETY: just made, seen by nobody.
+        unsafe { heap::free(object) };
+        return Err(Errno(libc::ENOMEM));
+    }
+    // SAFETY: lives until the thread has ended and its last coroutine is gone.
+    let env: &'static Env = unsafe { object.as_ref() };
+    env.alive.store(true, Ordering::Relaxed);
+    env.current.set(&env.main);
+    env.main.env.set(env);
+    env.main.c_is_main.set(1);
+    env.main.stack_mem.set(&env.main_stack);
+    env.main_stack.stack_size.set(DEFAULT_STACK);
+    let state = exceptions::of_this_thread();
+    env.exceptions.set(if state.is_null() { &env.no_exceptions } else { state });
+    thread::set_slot((&raw const *env).cast());
+    Ok(env)
+}
+
+impl Env {
+    /// The running coroutine (the main one outside any).
+    #[inline(always)]
+    pub(crate) fn running(&self) -> &Coroutine {
+        // SAFETY: never null after `create`; the running coroutine is alive.
+        unsafe { &*self.current.get() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_running(&self, co: &Coroutine) {
+        self.current.set(co);
+    }
+
+    #[inline(always)]
+    pub(crate) fn exceptions(&self) -> &ExceptionState {
+        // SAFETY: the thread's own state or ours: both live as long as the thread.
+        unsafe { &*self.exceptions.get() }
+    }
+
+    /// The loop that serves this thread, made on first use.
+    pub(crate) fn reactor(&self) -> Result<&Reactor, Errno> {
+        if self.reactor.load(Ordering::Relaxed).is_null() {
+            self.reactor.store(event::new_reactor(self)?.as_ptr(), Ordering::Release);
+        }
+        // SAFETY: not null; a loop lives until its thread ends or FreeEpoll.
+        Ok(unsafe { &*self.reactor.load(Ordering::Relaxed) })
+    }
+
+    /// The loop, if it was ever used.
+    pub(crate) fn reactor_if_any(&self) -> Option<&Reactor> {
+        // SAFETY: null or a live loop.
+        unsafe { self.reactor.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// SetEpoll: another loop for this thread (or with null the one made on first use).
+    pub(crate) fn set_reactor(&self, reactor: *mut Reactor) {
+        self.reactor.store(reactor, Ordering::Release);
+    }
+
+    /// A loop is freed: this thread no longer has it.
+    pub(crate) fn lose_reactor(&self, reactor: &Reactor) {
+        let gone = (&raw const *reactor).cast_mut();
+        let _ = self.reactor.compare_exchange(gone, null_mut(), Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Before a long sleep: memory that nobody needs goes back to the kernel.
+    #[cold]
+    pub(crate) fn give_back_idle_memory(&self) {
+        self.stacks.shrink(8);
+        self.objects.flush();
+        stack::trim(16);
+    }
+
+    /// Runs `section` so that a signal handler's co_cond_signal waits for its end. `section` does not
+    /// switch. Work that handlers deferred is done afterwards.
+    #[inline(always)]
+    pub(crate) fn guarded<R>(&self, section: impl FnOnce() -> R) -> R {
+        self.busy.set(self.busy.get() + 1);
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        let result = section();
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        self.busy.set(self.busy.get() - 1);
+        if !self.deferred.load(Ordering::Relaxed).is_null() && self.busy.get() == 0 {
+            crate::routine::cond::serve_deferred(self);
+        }
+        result
+    }
+
+    /// Whether a guarded section is interrupted: then the caller is a signal handler.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.get() != 0
+    }
+
+    pub(crate) fn is_mine(&self) -> bool {
+        core::ptr::eq(thread::slot().cast(), self)
+    }
+
+    /// The top of the service stack, made on first use.
+    pub(crate) fn service_top(&self) -> Option<*mut u8> {
+        if self.service.get().is_null() {
+            self.service.set(self.stacks.take(SERVICE_STACK)?.as_ptr());
+        }
+        // SAFETY: taken above, given back when the thread ends.
+        Some(unsafe { (*self.service.get()).stack_bp.get() })
+    }
+
+    pub(crate) fn count_one_more(&self) {
+        self.live.set(self.live.get() + 1);
+    }
+
+    pub(crate) fn count_one_less(&self) {
+        self.live.set(self.live.get() - 1);
+    }
+
+    /// Whether another thread has asked for releases.
+    #[inline]
+    pub(crate) fn has_releases(&self) -> bool {
+        self.any_to_release.load(Ordering::Relaxed) != 0
+    }
+
+    /// Releases what other threads have asked for.
+    #[cold]
+    pub(crate) fn serve_releases(&self) {
+        let mut next = ENVS.with(|| {
+            self.any_to_release.store(0, Ordering::Relaxed);
+            self.to_release.replace(null())
+        });
+        // SAFETY: entries are live coroutines of this thread that were handed over for release.
+        while let Some(co) = unsafe { Co::from_c(next) } {
+            next = co.arg.get().cast();
+            crate::routine::release(co);
+        }
+    }
+}
+
+/// What a thread may do with a coroutine that belongs to another environment.
+pub(crate) enum Foreign {
+    /// Its thread is there: it has been asked to release the coroutine.
+    HandedOver,
+    /// Its thread has ended, or the coroutine waits for nothing: the caller frees it.
+    Free,
+}
+
+/// Decides who frees `co`, which belongs to another thread, alive or ended.
+pub(crate) fn release_foreign(co: Co) -> Foreign {
+    ENVS.with(|| {
+        // SAFETY: an environment lives as long as its coroutines.
+        let env = unsafe { &*co.env.get() };
+        if !env.alive.load(Ordering::Relaxed) {
+            return Foreign::Free;
+        }
+        let idle = co.wait.state() == crate::routine::coroutine::WaitState::None;
+        if idle && !co.is_running() {
+            return Foreign::Free;
+        }
+        co.arg.set(env.to_release.get().cast_mut().cast());
+        env.to_release.set(co.as_ptr());
+        env.any_to_release.store(1, Ordering::Relaxed);
+        event::kick(env);
+        Foreign::HandedOver
+    })
+}
+
+/// Runs `work` on another thread's environment if its thread has not ended.
+pub(crate) fn with_alive(env: *const Env, work: impl FnOnce(&Env)) {
+    ENVS.with(|| {
+        // SAFETY: the caller got it from an object that keeps it; ended ones stay while counted.
+        let env = unsafe { &*env };
+        if env.alive.load(Ordering::Relaxed) {
+            work(env);
+        }
+    });
+}
+
+/// A coroutine of `env` was freed, or adopted, by a thread that is not its owner.
+pub(crate) fn count_gone(env: *const Env) {
+    let last = ENVS.with(|| {
+        // SAFETY: an environment lives as long as its coroutines, and this one still counts.
+        let env = unsafe { &*env };
+        if env.alive.load(Ordering::Relaxed) {
+            env.gone.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        env.gone.fetch_sub(1, Ordering::Relaxed) == 1
+    });
+    if last && let Some(env) = NonNull::new(env.cast_mut()) {
+        // SAFETY: its thread has ended and it has no coroutine left.
+        unsafe { heap::free(env) };
+    }
+}
+
+/// A coroutine was made for `env` by another thread.
+pub(crate) fn count_foreign_new(env: &Env) {
+    ENVS.with(|| env.gone.fetch_sub(1, Ordering::Relaxed));
+}
+
+/// The pthread key's destructor.
+unsafe extern "C" fn thread_ends(env: *mut c_void) {
+    // SAFETY: the value that `create` gave this key.
+    let env = unsafe { &*env.cast::<Env>() };
+    env.serve_releases();
+    // Waits end here: nobody will serve them. Their coroutines can still be released by any thread.
+    crate::routine::cond::detach_all(env);
+    event::end_of_thread(env);
+    if let Some(service) = NonNull::new(env.service.replace(null()).cast_mut()) {
+        // SAFETY: from this cache; nobody runs on it.
+        unsafe { env.stacks.put(service) };
+    }
+    env.stacks.shrink(0);
+    env.objects.flush();
+    crate::routine::extra::drop_of(Co::of(&env.main));
+    crate::routine::environ::drop_of(Co::of(&env.main));
+    thread::set_slot(null_mut());
+    let left = ENVS.with(|| {
+        env.alive.store(false, Ordering::Relaxed);
+        let left = env.live.get() - env.gone.load(Ordering::Relaxed);
+        env.gone.store(left, Ordering::Relaxed);
+        left
+    });
+    // A release that came in between: no wait is left, so any thread may free it now.
+    env.serve_releases();
+    if left == 0 {
+        // SAFETY: no coroutine keeps it, and this thread's slot no longer does.
+        unsafe { heap::free(NonNull::from(env)) };
+    }
+    stack::trim(1);
+}
+
+/// A child of fork has only the forking thread: the other environments have ended.
+///
+/// Their objects stay as they are, since nothing tells what state they were in.
+pub(crate) fn after_fork_in_child() {
+    if let Some(env) = current() {
+        event::after_fork(env);
+    }
+}
+
+const _: () = assert!(size_of::<Env>() < 8192);

@@ -1,0 +1,160 @@
+//! Environment variables private to a coroutine: the names given to co_set_env_list.
+//!
+//! The list is process-wide and set once. A coroutine's values hang at `pvEnv`, one slot a name, null
+//! while unset. Called by `hook::env`.
+
+use core::ffi::{CStr, c_char, c_void};
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::routine::coroutine::Co;
+use crate::sys::errno::Errno;
+use crate::sys::heap::{self, Zeroed};
+
+/// The names, sorted, each once.
+#[repr(C)]
+pub(crate) struct Names {
+    count: usize,
+    names: *mut *mut c_char,
+}
+
+// SAFETY: an empty list.
+unsafe impl Zeroed for Names {}
+// SAFETY: null pointers.
+unsafe impl Zeroed for *mut c_char {}
+
+static NAMES: AtomicPtr<Names> = AtomicPtr::new(null_mut());
+
+/// Sets the process's list; the first call wins. NULL and empty names are passed over.
+///
+/// # Safety
+/// `names` points at `count` pointers, each null or a C string.
+pub(crate) unsafe fn set_names(names: *const *const c_char, count: usize) -> Result<(), Errno> {
+    if !NAMES.load(Ordering::Acquire).is_null() || names.is_null() || count == 0 {
+        return Ok(());
+    }
+    let no_memory = Errno(libc::ENOMEM);
+    let list = heap::alloc::<Names>().ok_or(no_memory)?;
+    let array = heap::alloc_array::<*mut c_char>(count).ok_or(no_memory)?;
+    let mut used = 0;
+    for i in 0..count {
+        // SAFETY: `count` pointers.
+        let name = unsafe { *names.wrapping_add(i) };
+        if name.is_null() {
+            continue;
+        }
+        // SAFETY: a C string.
+        let text = unsafe { CStr::from_ptr(name) };
+        if text.is_empty() {
+            continue;
+        }
+        // SAFETY: the first `used` entries are copies made here.
+        let sorted = unsafe { core::slice::from_raw_parts(array.as_ptr().cast_const(), used) };
+        let Err(place) = find(sorted, text) else { continue };
+        // SAFETY: a C string.
+        let copy = unsafe { libc::strdup(name) };
+        if copy.is_null() {
+            return Err(no_memory);
+        }
+        // SAFETY: `used` < `count`: room for one more behind `place`.
+        unsafe {
+            let at = array.as_ptr().add(place);
+            core::ptr::copy(at, at.add(1), used - place);
+            at.write(copy);
+        }
+        used += 1;
+    }
+    // SAFETY: ours, seen by nobody yet.
+    unsafe { list.write(Names { count: used, names: array.as_ptr() }) };
+    // If another thread was quicker, its list stands; ours is a few bytes, once.
+    let _ = NAMES.compare_exchange(null_mut(), list.as_ptr(), Ordering::AcqRel, Ordering::Acquire);
+    Ok(())
+}
+
+fn find(sorted: &[*mut c_char], name: &CStr) -> Result<usize, usize> {
+    sorted.binary_search_by(|entry| {
+        // SAFETY: entries are C strings.
+        unsafe { CStr::from_ptr(*entry) }.cmp(name)
+    })
+}
+
+/// Whether there is a list at all: asked first, it is one load.
+#[inline]
+pub(crate) fn in_use() -> bool {
+    !NAMES.load(Ordering::Relaxed).is_null()
+}
+
+/// The place of a private name.
+fn place_of(name: &CStr) -> Option<usize> {
+    // SAFETY: null or a list that is never changed or freed.
+    let list = unsafe { NAMES.load(Ordering::Acquire).as_ref() }?;
+    if list.count == 0 {
+        return None;
+    }
+    // SAFETY: `count` entries.
+    let names = unsafe { core::slice::from_raw_parts(list.names.cast_const(), list.count) };
+    find(names, name).ok()
+}
+
+/// The values of `co`, made on first use.
+fn values(co: Co) -> Option<*mut *mut c_char> {
+    if co.pv_env.get().is_null() {
+        // SAFETY: a name was found, so there is a list.
+        let count = unsafe { (*NAMES.load(Ordering::Acquire)).count };
+        // One more: a null behind the last, never written, for nobody; and a length for `drop_of`.
+        let made = heap::alloc_array::<*mut c_char>(count + 1)?;
+        co.pv_env.set(made.as_ptr().cast::<c_void>());
+    }
+    Some(co.pv_env.get().cast())
+}
+
+/// The private value of `name`: `None` if the name is not private, null if it is unset.
+pub(crate) fn get(co: Co, name: &CStr) -> Option<*mut c_char> {
+    let place = place_of(name)?;
+    if co.pv_env.get().is_null() {
+        return Some(null_mut());
+    }
+    // SAFETY: one value a name.
+    Some(unsafe { *co.pv_env.get().cast::<*mut c_char>().wrapping_add(place) })
+}
+
+/// Sets (or with `None` unsets) a private value. `None`: the name is not private.
+pub(crate) fn set(co: Co, name: &CStr, value: Option<&CStr>, overwrite: bool) -> Option<Result<(), Errno>> {
+    let place = place_of(name)?;
+    if value.is_none() && co.pv_env.get().is_null() {
+        return Some(Ok(()));
+    }
+    let Some(values) = values(co) else { return Some(Err(Errno(libc::ENOMEM))) };
+    let slot = values.wrapping_add(place);
+    // SAFETY: one value a name.
+    let old = unsafe { *slot };
+    if !old.is_null() && value.is_some() && !overwrite {
+        return Some(Ok(()));
+    }
+    let new = match value {
+        // SAFETY: a C string.
+        Some(text) => match unsafe { libc::strdup(text.as_ptr()) } {
+            copy if copy.is_null() => return Some(Err(Errno(libc::ENOMEM))),
+            copy => copy,
+        },
+        None => null_mut(),
+    };
+    // SAFETY: as above.
+    unsafe { *slot = new };
+    // SAFETY: null or from strdup.
+    unsafe { libc::free(old.cast()) };
+    Some(Ok(()))
+}
+
+/// Frees a coroutine's values.
+pub(crate) fn drop_of(co: Co) {
+    let Some(values) = NonNull::new(co.pv_env.replace(null_mut()).cast::<*mut c_char>()) else { return };
+    // SAFETY: there are values, so there is a list.
+    let count = unsafe { (*NAMES.load(Ordering::Acquire)).count };
+    for i in 0..count {
+        // SAFETY: one value a name, null or from strdup.
+        unsafe { libc::free((*values.as_ptr().wrapping_add(i)).cast()) };
+    }
+    // SAFETY: from `values`, used no more.
+    unsafe { heap::free(values) };
+}

@@ -1,0 +1,219 @@
+//! Coroutines: their blocks, their stacks, who runs, and what belongs to one.
+//!
+//! | file | owns |
+//! |---|---|
+//! | coroutine | the control block |
+//! | env | the thread's environment, its life and end |
+//! | run | resume, yield, end |
+//! | stack | private stacks |
+//! | copy | copy stacks |
+//! | cond | conditions and the mutex |
+//! | extra, environ | specifics, environment variables of a coroutine |
+//!
+//! Called by `capi` and `hook`. Wakes come from `event`, which resumes through [`run`].
+
+pub(crate) mod cond;
+pub(crate) mod copy;
+pub(crate) mod coroutine;
+pub(crate) mod env;
+pub(crate) mod environ;
+pub(crate) mod extra;
+pub(crate) mod run;
+pub(crate) mod stack;
+
+use core::ffi::{c_int, c_void};
+use core::mem::size_of;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) use coroutine::{Co, Coroutine, Routine};
+pub(crate) use env::Env;
+pub(crate) use run::{finish, finish_on_service, resume, yield_now};
+
+use crate::event;
+use crate::sys::errno::Errno;
+use crate::sys::lock::Lock;
+use crate::sys::log::log;
+use crate::util::pool;
+use copy::ShareStack;
+use coroutine::{RELEASE_SOON, RESET_AT_END, WaitState};
+use stack::StackMem;
+
+/// A new coroutine for `env`. `share`: one of that group's stacks in turn instead of a private one.
+pub(crate) fn create(
+    env: &Env,
+    stack_size: c_int,
+    share: Option<&ShareStack>,
+    pfn: Option<Routine>,
+    arg: *mut c_void,
+) -> Result<Co, Errno> {
+    let no_memory = Errno(libc::ENOMEM);
+    let mine = env.is_mine();
+    let stack = match share {
+        Some(group) => copy::next_of(group),
+        None if mine => env.stacks.take(copy::stack_size_for(stack_size)),
+        None => stack::take_central(copy::stack_size_for(stack_size)),
+    };
+    let stack = stack.ok_or(no_memory)?;
+    let size = size_of::<Coroutine>();
+    let block = if mine { env.objects.alloc(size) } else { pool::alloc_central(size) };
+    let Some(block) = block else {
+        if share.is_none() {
+            free_stack(mine.then_some(env), stack);
+        }
+        return Err(no_memory);
+    };
+    let block = block.cast::<Coroutine>();
+    // SAFETY: a fresh object of this size; all-zero bytes are a valid block.
+    unsafe { block.write_bytes(0, 1) };
+    // SAFETY: initialised now, alive until `dispose`.
+    let co = Co::of(unsafe { block.as_ref() });
+    co.env.set(env);
+    co.pfn.set(pfn);
+    co.arg.set(arg);
+    // SAFETY: a live record.
+    let record = unsafe { stack.as_ref() };
+    co.stack_mem.set(record);
+    co.ss_sp.set(record.stack_buffer.get());
+    co.ss_size.set(record.stack_size.get() as usize);
+    co.c_is_share_stack.set(i8::from(share.is_some()));
+    if mine {
+        env.count_one_more();
+    } else {
+        env::count_foreign_new(env);
+    }
+    Ok(co)
+}
+
+fn free_stack(env: Option<&Env>, stack: NonNull<StackMem>) {
+    match env {
+        // SAFETY: the stack's coroutine is gone, or never was.
+        Some(env) => unsafe { env.stacks.put(stack) },
+        // SAFETY: as above.
+        None => unsafe { stack::put_central(stack) },
+    }
+}
+
+/// Frees a coroutine, or marks it to be freed when it yields or ends if it runs. Any thread may call it.
+pub(crate) fn release(co: Co) {
+    if co.is_main() {
+        return log!("co_release: the main coroutine is not released");
+    }
+    let mine = env::current();
+    if mine.is_some_and(|env| core::ptr::eq(co.env.get(), env)) {
+        if co.is_running() {
+            return release_soon(mine, co);
+        }
+    } else if let env::Foreign::HandedOver = env::release_foreign(co) {
+        return;
+    }
+    if co.wait.state() != WaitState::None
+        && let Some(env) = mine
+        && core::ptr::eq(co.env.get(), env)
+    {
+        event::cancel(env, co);
+    }
+    dispose(mine, co);
+}
+
+fn release_soon(env: Option<&Env>, co: Co) {
+    if env.is_some_and(|env| env.service_top().is_none()) {
+        log!("co_release: no memory to free the running coroutine {:p} later", co.as_ptr());
+        return;
+    }
+    co.add_pending(RELEASE_SOON);
+}
+
+/// Frees everything a coroutine has. It is suspended or ended and waits for nothing.
+fn dispose(mine: Option<&Env>, co: Co) {
+    let owner = co.env.get();
+    if co.on_copy_stack() {
+        match mine {
+            Some(env) => copy::forget(env, co),
+            None => copy::forget_central(co),
+        }
+    } else if let Some(stack) = NonNull::new(co.stack_mem.get().cast_mut()) {
+        free_stack(mine, stack);
+    }
+    if !co.extra.get().is_null() {
+        extra::drop_of(co);
+    }
+    if !co.pv_env.get().is_null() {
+        environ::drop_of(co);
+    }
+    let size = size_of::<Coroutine>();
+    if let Some(block) = NonNull::new(co.as_ptr().cast_mut()) {
+        match mine {
+            // SAFETY: nobody refers to the block any more.
+            Some(env) => unsafe { env.objects.free(block.cast(), size) },
+            // SAFETY: as above.
+            None => unsafe { pool::free_central(block.cast(), size) },
+        }
+    }
+    match mine {
+        Some(env) if core::ptr::eq(owner, env) => env.count_one_less(),
+        _ => env::count_gone(owner),
+    }
+}
+
+/// Makes a coroutine ready to run its routine from the start.
+pub(crate) fn reset(co: Co) {
+    if co.is_main() || co.c_start.get() == 0 {
+        return;
+    }
+    if co.is_running() {
+        return co.add_pending(RESET_AT_END);
+    }
+    match env::current() {
+        Some(env) if core::ptr::eq(co.env.get(), env) => {
+            if co.wait.state() != WaitState::None {
+                event::cancel(env, co);
+            }
+            if co.on_copy_stack() {
+                copy::forget(env, co);
+            }
+            co.exceptions.clear();
+        }
+        _ => return log!("co_reset: coroutine {:p} belongs to another thread", co.as_ptr()),
+    }
+    co.c_start.set(0);
+    co.c_end.set(0);
+}
+
+/// The coroutine a C caller means by "this one": null before the thread has an environment.
+pub(crate) fn running() -> *const Coroutine {
+    env::current().map_or(null_mut::<Coroutine>().cast_const(), |env| &raw const *env.running())
+}
+
+/// Everything that is held across fork, in the order it is taken.
+fn fork_locks() -> [&'static Lock; 6] {
+    let [loops, jobs] = event::fork_locks();
+    [env::fork_lock(), loops, jobs, crate::hook::fork_lock(), stack::fork_lock(), pool::fork_lock()]
+}
+
+/// Once per process: keeps the library usable in a child of fork.
+pub(crate) fn prepare_process() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    unsafe extern "C" fn before() {
+        for lock in fork_locks() {
+            lock.lock();
+        }
+    }
+    fn unlock_all() {
+        for lock in fork_locks().into_iter().rev() {
+            lock.unlock();
+        }
+    }
+    unsafe extern "C" fn in_parent() {
+        unlock_all();
+    }
+    unsafe extern "C" fn in_child() {
+        unlock_all();
+        env::after_fork_in_child();
+    }
+    // SAFETY: plain functions that stay for the life of the process.
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+}

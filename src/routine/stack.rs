@@ -1,0 +1,533 @@
+//! Private stacks: slabs of many, each with a guard page below it.
+//!
+//! ```text
+//!   slab:  │guard│ stack 0      ▲│guard│ stack 1      ▲│guard│ stack 2 ...        (addresses grow →)
+//!          stack_buffer ──┘      └── stack_bp: the routine starts here and grows ←
+//! ```
+//!
+//! The `StackMem` records lie apart, in the C heap: no overflow reaches them. Guards are installed in
+//! batches as the slab fills, before the first use. Each thread keeps some free stacks (last in,
+//! first out: their pages are warm), the rest waits in the slab. [`trim`] gives the memory of free
+//! stacks back to the kernel; a slab with none in use is unmapped. A stack may be freed by any thread.
+
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::c_int;
+use core::mem::size_of;
+use core::ptr::{NonNull, null, null_mut};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::routine::coroutine::Coroutine;
+use crate::sys::heap::{self, Zeroed};
+use crate::sys::lock::Lock;
+use crate::sys::pages::{self, PAGE};
+use crate::util::list::{Link, List};
+
+/// One stack, as C sees it (stStackMem_t).
+#[repr(C)]
+pub(crate) struct StackMem {
+    /// Copy stacks: whose bytes lie on it. A free private stack: the next free one.
+    pub(crate) occupy_co: Cell<*const Coroutine>,
+    pub(crate) stack_size: Cell<c_int>,
+    /// Private stacks: place in the slab, and whether its pages may be touched.
+    tag: Cell<u32>,
+    pub(crate) stack_bp: Cell<*mut u8>,
+    pub(crate) stack_buffer: Cell<*mut u8>,
+}
+
+const _: () = assert!(size_of::<StackMem>() == 32);
+
+// SAFETY: null pointers and zeros; filled before use.
+unsafe impl Zeroed for StackMem {}
+
+/// The pages may hold something since they were last given back.
+const DIRTY: u32 = 1 << 31;
+const PLACE: u32 = 0xffff;
+
+/// A slab is at most this long, and has at most `PLACE` stacks.
+const SLAB_BYTES: usize = 64 * 1024 * 1024;
+const FIRST_SLAB: usize = 8;
+const LARGEST_SLAB: usize = 512;
+
+/// In front of a slab's `StackMem` records.
+#[repr(C)]
+struct Slab {
+    /// In its class's list of slabs.
+    link: Link,
+    class: Cell<*const Class>,
+    base: Cell<*mut u8>,
+    /// Free stacks that are in no thread's cache, by `occupy_co`.
+    free: Cell<*const StackMem>,
+    count: Cell<u32>,
+    /// How many have their guard and were used at least once.
+    opened: Cell<u32>,
+    /// How many are with threads: in use, or in a cache.
+    out: Cell<u32>,
+}
+
+/// Room for the header, in whole records.
+const HEADER: usize = 64;
+const _: () = assert!(size_of::<Slab>() <= HEADER && HEADER % size_of::<StackMem>() == 0);
+
+/// All slabs of one stack size.
+#[repr(C)]
+struct Class {
+    link: Link,
+    /// Slabs with a stack to give first.
+    slabs: List,
+    size: Cell<usize>,
+    next_count: Cell<usize>,
+}
+
+// SAFETY: null pointers and zeros; filled before use.
+unsafe impl Zeroed for Slab {}
+// SAFETY: as above.
+unsafe impl Zeroed for Class {}
+
+struct Central {
+    lock: Lock,
+    classes: UnsafeCell<List>,
+}
+
+// SAFETY: `classes` and everything below it is touched with the lock held.
+unsafe impl Sync for Central {}
+
+static CENTRAL: Central = Central { lock: Lock::new(), classes: UnsafeCell::new(List::new()) };
+
+/// Stacks given back since the last trim: nothing to do below a handful.
+static IDLE: AtomicUsize = AtomicUsize::new(0);
+
+/// Held across fork, so that the child finds the slabs whole.
+pub(crate) fn fork_lock() -> &'static Lock {
+    &CENTRAL.lock
+}
+
+/// Stack sizes a thread keeps free stacks of.
+const SIZES: usize = 4;
+/// Free stacks of a size a thread keeps.
+const KEEP: u32 = 64;
+
+#[repr(C)]
+struct CacheLine {
+    size: Cell<usize>,
+    free: Cell<*const StackMem>,
+    count: Cell<u32>,
+}
+
+/// One thread's free stacks. All-zero bytes are an empty cache.
+#[repr(C)]
+pub(crate) struct Cache([CacheLine; SIZES]);
+
+impl Cache {
+    /// A stack of `size` bytes (whole pages), `None` without memory.
+    #[inline]
+    pub(crate) fn take(&self, size: usize) -> Option<NonNull<StackMem>> {
+        for line in &self.0 {
+            if line.size.get() == size
+                && let Some(stack) = NonNull::new(line.free.get().cast_mut())
+            {
+                line.pop();
+                return Some(stack);
+            }
+        }
+        self.refill(size)
+    }
+
+    /// # Safety
+    /// `stack` came from `take` or [`take_central`], and nobody runs on it any more.
+    #[inline]
+    pub(crate) unsafe fn put(&self, stack: NonNull<StackMem>) {
+        // SAFETY: a record lives as long as its slab, which has this stack out.
+        let stack = unsafe { stack.as_ref() };
+        let size = stack.stack_size.get() as usize;
+        let mut line = &self.0[0];
+        if line.size.get() != size {
+            line = self.line_for(size);
+        }
+        line.push(stack);
+        if line.count.get() > KEEP {
+            line.give_back(KEEP / 2);
+        }
+    }
+
+    /// The line of a size, or an empty one, or one that is emptied for it.
+    fn line_for(&self, size: usize) -> &CacheLine {
+        let mine = self.0.iter().find(|line| line.size.get() == size);
+        let line = mine.or_else(|| self.0.iter().find(|line| line.count.get() == 0)).unwrap_or_else(|| {
+            let last = &self.0[SIZES - 1];
+            last.give_back(0);
+            last
+        });
+        line.size.set(size);
+        line
+    }
+
+    #[cold]
+    fn refill(&self, size: usize) -> Option<NonNull<StackMem>> {
+        let line = self.line_for(size);
+        CENTRAL.lock.with(|| {
+            // SAFETY: the lock is held.
+            let class = unsafe { class_of(size) }?;
+            // As many at once as the slab has opened already, up to a batch.
+            for _ in 0..KEEP / 4 {
+                // SAFETY: the lock is held.
+                let Some(stack) = (unsafe { take_from(class, line.count.get() == 0) }) else { break };
+                // SAFETY: just taken.
+                line.push(unsafe { stack.as_ref() });
+            }
+            NonNull::new(line.free.get().cast_mut())
+        })?;
+        let stack = NonNull::new(line.free.get().cast_mut())?;
+        line.pop();
+        Some(stack)
+    }
+
+    /// Gives back all but a few; the memory goes back to the kernel with the next [`trim`].
+    pub(crate) fn shrink(&self, keep: u32) {
+        for line in &self.0 {
+            if line.count.get() > keep {
+                line.give_back(keep);
+            }
+        }
+    }
+}
+
+impl CacheLine {
+    #[inline(always)]
+    fn push(&self, stack: &StackMem) {
+        stack.occupy_co.set(self.free.get().cast());
+        self.free.set(stack);
+        self.count.set(self.count.get() + 1);
+    }
+
+    /// Takes the first one out; the line has one.
+    #[inline(always)]
+    fn pop(&self) {
+        // SAFETY: records in the cache are alive, and their `occupy_co` is the next one.
+        let stack = unsafe { &*self.free.get() };
+        self.free.set(stack.occupy_co.replace(null()).cast());
+        self.count.set(self.count.get() - 1);
+    }
+
+    fn give_back(&self, keep: u32) {
+        CENTRAL.lock.with(|| {
+            while self.count.get() > keep {
+                let stack = self.free.get();
+                self.pop();
+                // SAFETY: the lock is held; the stack was free in our cache.
+                unsafe { put_back(stack) };
+            }
+        });
+    }
+}
+
+/// As [`Cache::put`], for a thread without a cache.
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn put_central(stack: NonNull<StackMem>) {
+    // SAFETY: the lock is held; as the caller vouches.
+    CENTRAL.lock.with(|| unsafe { put_back(stack.as_ptr()) });
+}
+
+/// As [`Cache::take`], for a thread without a cache.
+pub(crate) fn take_central(size: usize) -> Option<NonNull<StackMem>> {
+    CENTRAL.lock.with(|| {
+        // SAFETY: the lock is held.
+        let class = unsafe { class_of(size) }?;
+        // SAFETY: the lock is held.
+        unsafe { take_from(class, true) }
+    })
+}
+
+/// # Safety
+/// The lock is held.
+unsafe fn class_of(size: usize) -> Option<&'static Class> {
+    // SAFETY: the lock makes this thread the only user.
+    let classes = unsafe { &*CENTRAL.classes.get() };
+    let mut at = classes.first();
+    while let Some(link) = at {
+        // SAFETY: `link` is the first member of a Class, which is never freed.
+        let class = unsafe { &*link.cast::<Class>() };
+        if class.size.get() == size {
+            return Some(class);
+        }
+        at = classes.after(link);
+    }
+    let class = heap::alloc::<Class>()?;
+    // SAFETY: never freed from here on.
+    let class = unsafe { class.as_ref() };
+    class.size.set(size);
+    class.next_count.set(FIRST_SLAB);
+    // SAFETY: never moved or freed.
+    unsafe { classes.push_back(&class.link) };
+    Some(class)
+}
+
+/// A stack from the first slab that has one; a new slab only if `may_grow`.
+///
+/// # Safety
+/// The lock is held.
+unsafe fn take_from(class: &'static Class, may_grow: bool) -> Option<NonNull<StackMem>> {
+    let mut at = class.slabs.first();
+    while let Some(link) = at {
+        // SAFETY: `link` is the first member of a live Slab.
+        let slab = unsafe { &*link.cast::<Slab>() };
+        if let Some(stack) = slab.take(may_grow) {
+            // Full slabs go last, so the search stays short.
+            if slab.free.get().is_null() && slab.opened.get() == slab.count.get() {
+                slab.link.unlink();
+                // SAFETY: the slab stays where it is until it is unmapped, after an unlink.
+                unsafe { class.slabs.push_back(&slab.link) };
+            }
+            return Some(stack);
+        }
+        if slab.out.get() == slab.count.get() {
+            // The first full one: so are all behind it.
+            break;
+        }
+        at = class.slabs.after(link);
+    }
+    if !may_grow {
+        return None;
+    }
+    new_slab(class)?.take(true)
+}
+
+fn new_slab(class: &'static Class) -> Option<&'static Slab> {
+    let stride = class.size.get() + PAGE;
+    let mut count = class.next_count.get().min(SLAB_BYTES / stride).max(1);
+    let base = loop {
+        match pages::reserve(count * stride) {
+            Ok(base) => break base,
+            Err(_) if count > 1 => count /= 2,
+            Err(_) => return None,
+        }
+    };
+    let records = HEADER / size_of::<StackMem>() + count;
+    let Some(slab) = heap::alloc_array::<StackMem>(records) else {
+        // SAFETY: just reserved, unused.
+        unsafe { pages::release(base, count * stride) };
+        return None;
+    };
+    class.next_count.set((count * 4).min(LARGEST_SLAB));
+    // SAFETY: the first records' place is the header's; zeroed is valid, and alive until unmapped.
+    let slab = unsafe { slab.cast::<Slab>().as_ref() };
+    slab.class.set(class);
+    slab.base.set(base);
+    slab.count.set(count as u32);
+    // SAFETY: the slab stays in the C heap until after an unlink.
+    unsafe { class.slabs.push_front(&slab.link) };
+    Some(slab)
+}
+
+impl Slab {
+    fn record(&self, place: u32) -> &StackMem {
+        let records = (&raw const *self).cast::<u8>().wrapping_add(HEADER).cast::<StackMem>();
+        // SAFETY: `count` records follow the header, `place` is below it.
+        unsafe { &*records.wrapping_add(place as usize) }
+    }
+
+    fn stride(&self) -> usize {
+        // SAFETY: classes are never freed.
+        unsafe { (*self.class.get()).size.get() + PAGE }
+    }
+
+    fn take(&self, may_open: bool) -> Option<NonNull<StackMem>> {
+        let free = self.free.get();
+        let stack = if free.is_null() {
+            if self.opened.get() == self.count.get() || !may_open {
+                return None;
+            }
+            self.open()?;
+            self.free.get()
+        } else {
+            free
+        };
+        // SAFETY: a record of this slab.
+        let stack = unsafe { &*stack };
+        self.free.set(stack.occupy_co.replace(null()).cast());
+        self.out.set(self.out.get() + 1);
+        stack.tag.set(stack.tag.get() | DIRTY);
+        Some(NonNull::from(stack))
+    }
+
+    /// Guards the next batch and puts it among the free ones.
+    fn open(&self) -> Option<()> {
+        let from = self.opened.get();
+        let batch = from.max(4).min(self.count.get() - from);
+        let stride = self.stride();
+        let first = self.base.get().wrapping_add(from as usize * stride);
+        // SAFETY: the first page of each of these stacks' places, unused so far.
+        unsafe { pages::guard(first, stride, batch as usize) }.ok()?;
+        // Backwards, so that the lowest comes out first.
+        for place in (from..from + batch).rev() {
+            let stack = self.record(place);
+            let buffer = self.base.get().wrapping_add(place as usize * stride + PAGE);
+            stack.stack_size.set((stride - PAGE) as c_int);
+            stack.tag.set(place);
+            stack.stack_buffer.set(buffer);
+            stack.stack_bp.set(buffer.wrapping_add(stride - PAGE));
+            stack.occupy_co.set(self.free.get().cast());
+            self.free.set(stack);
+        }
+        self.opened.set(from + batch);
+        Some(())
+    }
+
+    fn of(stack: &StackMem) -> *const Slab {
+        let place = (stack.tag.get() & PLACE) as usize;
+        let records = (&raw const *stack).wrapping_sub(place);
+        records.cast::<u8>().wrapping_sub(HEADER).cast()
+    }
+}
+
+/// # Safety
+/// The lock is held; nobody runs on the stack.
+unsafe fn put_back(stack: *const StackMem) {
+    // SAFETY: a record lives as long as its slab, which has this stack out.
+    let stack = unsafe { &*stack };
+    // SAFETY: every record lies behind its slab's header.
+    let slab = unsafe { &*Slab::of(stack) };
+    let was_full = slab.free.get().is_null() && slab.opened.get() == slab.count.get();
+    stack.occupy_co.set(slab.free.get().cast());
+    slab.free.set(stack);
+    slab.out.set(slab.out.get() - 1);
+    IDLE.fetch_add(1, Ordering::Relaxed);
+    if was_full {
+        // SAFETY: classes are never freed.
+        let class = unsafe { &*slab.class.get() };
+        slab.link.unlink();
+        // SAFETY: the slab stays where it is until it is unmapped, after an unlink.
+        unsafe { class.slabs.push_front(&slab.link) };
+    }
+}
+
+/// Gives the memory of free stacks back to the kernel, if `at_least` came back since the last time.
+pub(crate) fn trim(at_least: usize) {
+    if IDLE.load(Ordering::Relaxed) < at_least.max(1) {
+        return;
+    }
+    CENTRAL.lock.with(|| {
+        IDLE.store(0, Ordering::Relaxed);
+        // SAFETY: the lock is held.
+        let classes = unsafe { &*CENTRAL.classes.get() };
+        let mut at = classes.first();
+        while let Some(link) = at {
+            at = classes.after(link);
+            // SAFETY: `link` is the first member of a Class, never freed.
+            let class = unsafe { &*link.cast::<Class>() };
+            let mut slab_at = class.slabs.first();
+            while let Some(link) = slab_at {
+                slab_at = class.slabs.after(link);
+                // SAFETY: the lock is held; `link` is the first member of a live Slab.
+                unsafe { trim_slab(class, link.cast_mut().cast()) };
+            }
+        }
+    });
+}
+
+/// # Safety
+/// The lock is held, `slab` is one of `class`.
+unsafe fn trim_slab(class: &Class, slab: *mut Slab) {
+    let Some(pointer) = NonNull::new(slab) else { return };
+    // SAFETY: as the caller vouches.
+    let slab = unsafe { pointer.as_ref() };
+    let stride = slab.stride();
+    if slab.out.get() == 0 {
+        slab.link.unlink();
+        if class.slabs.is_empty() {
+            class.next_count.set(FIRST_SLAB);
+        }
+        // SAFETY: no stack of it is with anybody.
+        unsafe { pages::release(slab.base.get(), slab.count.get() as usize * stride) };
+        // SAFETY: unlinked, and nobody has a record of it.
+        unsafe { heap::free(pointer) };
+        return;
+    }
+    // Mark the free ones by a bit of their own, then give back each run of them in one call.
+    let mut at = slab.free.get();
+    while !at.is_null() {
+        // SAFETY: a record of this slab.
+        let stack = unsafe { &*at };
+        stack.tag.set(stack.tag.get() | FREE_MARK);
+        at = stack.occupy_co.get().cast();
+    }
+    let mut place = 0;
+    while place < slab.opened.get() {
+        let start = place;
+        let mut dirty = false;
+        while place < slab.opened.get() && slab.record(place).tag.get() & FREE_MARK != 0 {
+            let tag = &slab.record(place).tag;
+            dirty |= tag.get() & DIRTY != 0;
+            tag.set(tag.get() & !(FREE_MARK | DIRTY));
+            place += 1;
+        }
+        if dirty {
+            let first = slab.base.get().wrapping_add(start as usize * stride);
+            // SAFETY: free stacks and their guards, which survive this.
+            unsafe { pages::discard(first, (place - start) as usize * stride) };
+        }
+        place = place.max(start + 1);
+    }
+}
+
+const FREE_MARK: u32 = 1 << 30;
+
+/// A stack outside any slab, for copy stacks: a guard page below `size` bytes (whole pages). Never freed
+/// before the process ends, as in the original: there is no call for it.
+pub(crate) fn alone(size: usize, record: &StackMem) -> Option<()> {
+    let base = pages::reserve(size + PAGE).ok()?;
+    // SAFETY: the lowest page of a fresh mapping.
+    if unsafe { pages::guard(base, PAGE, 1) }.is_err() {
+        // SAFETY: ours, unused.
+        unsafe { pages::release(base, size + PAGE) };
+        return None;
+    }
+    record.occupy_co.set(null());
+    record.stack_size.set(size as c_int);
+    record.stack_buffer.set(base.wrapping_add(PAGE));
+    record.stack_bp.set(base.wrapping_add(PAGE + size));
+    Some(())
+}
+
+/// Undoes [`alone`].
+///
+/// # Safety
+/// Nobody runs on it or ever will.
+pub(crate) unsafe fn free_alone(record: &StackMem) {
+    let base = record.stack_buffer.replace(null_mut()).wrapping_sub(PAGE);
+    // SAFETY: as the caller vouches.
+    unsafe { pages::release(base, record.stack_size.get() as usize + PAGE) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stacks_are_apart_writable_and_come_back() {
+        // SAFETY: all-zero bytes are an empty cache.
+        let cache: Cache = unsafe { core::mem::zeroed() };
+        for size in [4096_usize, 16 * 1024, 128 * 1024] {
+            let mut stacks: Vec<_> = (0..700).map(|_| cache.take(size).unwrap()).collect();
+            // SAFETY: live records.
+            stacks.sort_by_key(|s| unsafe { s.as_ref() }.stack_buffer.get().addr());
+            for pair in stacks.windows(2) {
+                // SAFETY: live records.
+                let (a, b) = unsafe { (pair[0].as_ref(), pair[1].as_ref()) };
+                assert!(a.stack_bp.get().addr() + PAGE <= b.stack_buffer.get().addr());
+                // SAFETY: the lowest and the highest byte of a stack of ours.
+                unsafe {
+                    a.stack_buffer.get().write(1);
+                    a.stack_bp.get().wrapping_sub(1).write(2);
+                }
+            }
+            for stack in stacks {
+                // SAFETY: taken above.
+                unsafe { cache.put(stack) };
+            }
+        }
+        cache.shrink(0);
+        trim(1);
+    }
+}

@@ -1,0 +1,111 @@
+//! epoll and eventfd.
+
+use core::ffi::{c_int, c_long};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sys::errno::{Errno, check};
+
+/// Set once the kernel said it has no epoll_pwait2 (before 5.11).
+static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
+
+/// A new epoll instance, close-on-exec.
+pub(crate) fn create() -> Result<c_int, Errno> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+}
+
+/// `op` is EPOLL_CTL_ADD, MOD or DEL.
+pub(crate) fn ctl(epfd: c_int, op: c_int, fd: c_int, events: u32, data: u64) -> Result<(), Errno> {
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: the event outlives the call.
+    check(unsafe { libc::epoll_ctl(epfd, op, fd, &mut event) }).map(|_| ())
+}
+
+/// Waits until an event comes or `*timeout` is over; `epfd` -1 waits for the time alone.
+///
+/// The time-out is read from memory when the kernel is entered, so a signal handler that ran just
+/// before can still shorten it: no wake-up is lost in the gap. An interrupted wait returns no events.
+///
+/// # Safety
+/// `events` has room for `capacity` events, `timeout` may be read and written during the call.
+pub(crate) unsafe fn wait(
+    epfd: c_int,
+    events: *mut libc::epoll_event,
+    capacity: c_int,
+    timeout: *mut libc::timespec,
+) -> usize {
+    if epfd >= 0 && !NO_PWAIT2.load(Ordering::Relaxed) {
+        // SAFETY: the arguments are the system call's; no signal mask.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                c_long::from(epfd),
+                events,
+                c_long::from(capacity),
+                timeout,
+                core::ptr::null::<libc::sigset_t>(),
+                0 as c_long,
+            )
+        };
+        if count >= 0 {
+            return count as usize;
+        }
+        if Errno::last() != Errno(libc::ENOSYS) {
+            return 0;
+        }
+        NO_PWAIT2.store(true, Ordering::Relaxed);
+    }
+    let mut poll = libc::pollfd { fd: epfd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd (a negative descriptor is skipped); the kernel reads the time-out.
+    let ready = unsafe { ppoll(&mut poll, timeout) };
+    if ready <= 0 || epfd < 0 {
+        return 0;
+    }
+    // SAFETY: as the caller vouches.
+    let count = unsafe { libc::epoll_wait(epfd, events, capacity, 0) };
+    count.max(0) as usize
+}
+
+/// The system call itself: the C library's wrapper would copy the time-out first and so open the gap again.
+///
+/// # Safety
+/// Both pointers are valid; the kernel writes the remaining time back.
+unsafe fn ppoll(poll: *mut libc::pollfd, timeout: *mut libc::timespec) -> c_long {
+    // SAFETY: as the caller vouches; no signal mask.
+    unsafe {
+        libc::syscall(
+            libc::SYS_ppoll,
+            poll,
+            1 as c_long,
+            timeout,
+            core::ptr::null::<libc::sigset_t>(),
+            0 as c_long,
+        )
+    }
+}
+
+/// A non-blocking eventfd.
+pub(crate) fn eventfd() -> Result<c_int, Errno> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+}
+
+/// Makes an eventfd readable.
+pub(crate) fn eventfd_raise(fd: c_int) {
+    let one: u64 = 1;
+    // SAFETY: writes eight bytes of a local. A full counter is readable already.
+    unsafe { libc::syscall(libc::SYS_write, c_long::from(fd), &raw const one, 8 as c_long) };
+}
+
+/// Makes an eventfd unreadable again.
+pub(crate) fn eventfd_drain(fd: c_int) {
+    let mut count: u64 = 0;
+    // SAFETY: reads eight bytes into a local.
+    unsafe { libc::syscall(libc::SYS_read, c_long::from(fd), &raw mut count, 8 as c_long) };
+}
+
+/// Closes a descriptor of the library's own.
+pub(crate) fn close(fd: c_int) {
+    // SAFETY: no pointers; the number is ours.
+    unsafe { libc::syscall(libc::SYS_close, c_long::from(fd)) };
+}

@@ -1,0 +1,59 @@
+//! The C++ runtime's per-thread exception state, which has to go with the coroutine.
+//!
+//! `__cxa_get_globals` (Itanium C++ ABI) returns the address of the thread's stack of caught
+//! exceptions and its count of uncaught ones. The address is the same for the thread's whole life, so
+//! it is asked for once.
+
+use core::cell::Cell;
+use core::ptr::null_mut;
+
+use crate::arch;
+use crate::sys::heap::Zeroed;
+
+/// `__cxa_eh_globals`: what a coroutine has in flight.
+#[repr(C)]
+pub(crate) struct ExceptionState {
+    caught: Cell<*mut core::ffi::c_void>,
+    uncaught: Cell<u32>,
+}
+
+// SAFETY: nothing caught, nothing uncaught.
+unsafe impl Zeroed for ExceptionState {}
+
+impl ExceptionState {
+    /// Whether nothing is in flight in either of two states.
+    #[inline(always)]
+    pub(crate) fn both_empty(&self, other: &ExceptionState) -> bool {
+        let caught = self.caught.get().addr() | other.caught.get().addr();
+        let uncaught = self.uncaught.get() | other.uncaught.get();
+        caught == 0 && uncaught == 0
+    }
+
+    /// Moves the thread's state into `leaving` and `entering`'s into the thread.
+    ///
+    /// A running coroutine's own copy is zero: that is what lets the switch test before it moves.
+    pub(crate) fn exchange(&self, leaving: &ExceptionState, entering: &ExceptionState) {
+        leaving.caught.set(self.caught.get());
+        leaving.uncaught.set(self.uncaught.get());
+        self.caught.set(entering.caught.replace(null_mut()));
+        self.uncaught.set(entering.uncaught.replace(0));
+    }
+
+    /// Forgets what is in flight (the frames that threw are abandoned).
+    pub(crate) fn clear(&self) {
+        self.caught.set(null_mut());
+        self.uncaught.set(0);
+    }
+}
+
+/// The calling thread's state; null where no C++ runtime is linked.
+pub(crate) fn of_this_thread() -> *const ExceptionState {
+    let get = arch::cxa_get_globals_address();
+    if get.is_null() {
+        return core::ptr::null();
+    }
+    // SAFETY: the C++ ABI fixes this signature.
+    let get: unsafe extern "C" fn() -> *const ExceptionState = unsafe { core::mem::transmute(get) };
+    // SAFETY: may be called from any thread; allocates the state at most.
+    unsafe { get() }
+}

@@ -1,0 +1,14 @@
+//! The one door to the kernel and the C runtime. -1 and errno become `Result` here and nowhere else.
+//!
+//! The library's own calls to hooked names go through `raw` system calls or through
+//! [`crate::hook::real`], never through the exported hooks.
+
+pub(crate) mod clock;
+pub(crate) mod epoll;
+pub(crate) mod errno;
+pub(crate) mod exceptions;
+pub(crate) mod heap;
+pub(crate) mod lock;
+pub(crate) mod log;
+pub(crate) mod pages;
+pub(crate) mod thread;

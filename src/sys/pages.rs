@@ -1,0 +1,177 @@
+//! Pages: reserving, guarding and giving back memory.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use crate::sys::errno::Errno;
+
+/// Bytes in a page. Stacks and guards are whole pages.
+pub(crate) const PAGE: usize = 4096;
+
+/// Linux 6.13: a guard that splits no mapping.
+const MADV_GUARD_INSTALL: c_int = 102;
+
+const UNKNOWN: u8 = 0;
+const BY_MADVISE: u8 = 1;
+const BY_MPROTECT: u8 = 2;
+
+/// How guards are made here, found out once.
+static GUARDS: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// `len` bytes of zeroed memory that cost nothing until touched, without huge pages.
+pub(crate) fn reserve(len: usize) -> Result<*mut u8, Errno> {
+    // SAFETY: a new private mapping, at a place the kernel chooses.
+    let at = unsafe {
+        libc::mmap(
+            null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    // A huge page under a slab of stacks would take 31 times the memory. Kernels without huge pages
+    // refuse this, and need it not.
+    // SAFETY: our own mapping.
+    unsafe { libc::madvise(at, len, libc::MADV_NOHUGEPAGE) };
+    Ok(at.cast())
+}
+
+/// As [`reserve`], aligned to `len`, a power of two.
+pub(crate) fn reserve_aligned(len: usize) -> Result<*mut u8, Errno> {
+    let wide = reserve(len * 2)?;
+    let start = wide.map_addr(|a| a.next_multiple_of(len));
+    let before = start.addr() - wide.addr();
+    if before > 0 {
+        // SAFETY: the part of our mapping below the aligned start.
+        unsafe { release(wide, before) };
+    }
+    if before < len {
+        // SAFETY: the part above the aligned end.
+        unsafe { release(start.wrapping_add(len), len - before) };
+    }
+    Ok(start)
+}
+
+/// Unmaps.
+///
+/// # Safety
+/// The range is ours and nobody uses it any more.
+pub(crate) unsafe fn release(at: *mut u8, len: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe { libc::munmap(at.cast(), len) };
+}
+
+/// Gives the pages' memory back to the kernel; they read as zero when touched again. Guards stay.
+///
+/// # Safety
+/// Nobody needs the contents.
+pub(crate) unsafe fn discard(at: *mut u8, len: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe { libc::madvise(at.cast(), len, libc::MADV_DONTNEED) };
+}
+
+/// Makes `count` pages fault when touched: the first at `at`, the others `stride` bytes apart.
+///
+/// # Safety
+/// The pages are ours and nobody uses them.
+pub(crate) unsafe fn guard(at: *mut u8, stride: usize, count: usize) -> Result<(), Errno> {
+    if GUARDS.load(Ordering::Relaxed) == UNKNOWN {
+        // SAFETY: the first page is one of those to guard.
+        let way = if unsafe { madvise_guards(at) } { BY_MADVISE } else { BY_MPROTECT };
+        GUARDS.store(way, Ordering::Relaxed);
+    }
+    if GUARDS.load(Ordering::Relaxed) == BY_MADVISE {
+        // SAFETY: the pages are ours.
+        if unsafe { guard_by_madvise(at, stride, count) }.is_ok() {
+            return Ok(());
+        }
+        // Locked memory refuses this kind of guard (EINVAL): protect instead.
+    }
+    for i in 0..count {
+        let page: *mut c_void = at.wrapping_add(i * stride).cast();
+        // SAFETY: the page is ours.
+        if unsafe { libc::mprotect(page, PAGE, libc::PROT_NONE) } != 0 {
+            return Err(Errno::last());
+        }
+    }
+    Ok(())
+}
+
+/// Whether guards by madvise really guard: an emulator may answer 0 and do nothing.
+///
+/// # Safety
+/// The page is ours, unused, and to be a guard.
+unsafe fn madvise_guards(page: *mut u8) -> bool {
+    // SAFETY: our page.
+    if unsafe { libc::madvise(page.cast(), PAGE, MADV_GUARD_INSTALL) } != 0 {
+        return false;
+    }
+    let mut pipe: [c_int; 2] = [-1; 2];
+    // SAFETY: two descriptors are written.
+    if unsafe { libc::syscall(libc::SYS_pipe2, pipe.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        // No descriptor to test with: trust no guard that was not seen to fault.
+        return false;
+    }
+    // SAFETY: the kernel reads one byte at `page`, or reports EFAULT.
+    let written = unsafe { libc::syscall(libc::SYS_write, pipe[1], page, 1_usize) };
+    let faulted = written == -1 && Errno::last() == Errno(libc::EFAULT);
+    crate::sys::epoll::close(pipe[0]);
+    crate::sys::epoll::close(pipe[1]);
+    faulted
+}
+
+/// Ranges per process_madvise call; the kernel takes 1024.
+const BATCH: usize = 64;
+
+/// # Safety
+/// As [`guard`].
+unsafe fn guard_by_madvise(at: *mut u8, stride: usize, count: usize) -> Result<(), Errno> {
+    let mut done = 0;
+    while count - done >= 8 {
+        let batch = (count - done).min(BATCH);
+        // SAFETY: as the caller vouches.
+        if !unsafe { guard_batch(at.wrapping_add(done * stride), stride, batch) } {
+            break;
+        }
+        done += batch;
+    }
+    for i in done..count {
+        let page = at.wrapping_add(i * stride);
+        // SAFETY: the page is ours.
+        if unsafe { libc::madvise(page.cast(), PAGE, MADV_GUARD_INSTALL) } != 0 {
+            return Err(Errno::last());
+        }
+    }
+    Ok(())
+}
+
+/// One process_madvise for all pages of a batch; false where the kernel cannot.
+///
+/// # Safety
+/// As [`guard`].
+unsafe fn guard_batch(at: *mut u8, stride: usize, count: usize) -> bool {
+    /// Linux 6.15: a pidfd for the calling process that needs no descriptor.
+    const PIDFD_SELF_THREAD_GROUP: c_int = -10001;
+    let mut pages = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; BATCH];
+    for (i, page) in pages[..count].iter_mut().enumerate() {
+        *page = libc::iovec { iov_base: at.wrapping_add(i * stride).cast(), iov_len: PAGE };
+    }
+    // SAFETY: `count` ranges, each a page of ours.
+    let advised = unsafe {
+        libc::syscall(
+            libc::SYS_process_madvise,
+            PIDFD_SELF_THREAD_GROUP,
+            pages.as_ptr(),
+            count,
+            MADV_GUARD_INSTALL,
+            0,
+        )
+    };
+    usize::try_from(advised) == Ok(count * PAGE)
+}

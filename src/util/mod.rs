@@ -1,0 +1,4 @@
+//! Small data structures with no opinion about coroutines.
+
+pub(crate) mod list;
+pub(crate) mod pool;
