@@ -41,7 +41,7 @@ int main(int argc, char **argv)
     std::vector<stCoClosure_t *> closures;
     std::vector<stCoRoutine_t *> coroutines;
 
-    co_ref(shared, total, running, order) // shared.total is total itself
+    co_ref(shared, total, running, order); // shared.total is total itself
     for (int i = 0; i < 3; i++) {
         const int amount = i * 10;
         co_func(add, shared, i, amount) // the closure's i and amount are copies

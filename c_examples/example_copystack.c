@@ -45,7 +45,8 @@ static void *routine(void *argument)
         numbers[i] = task->number + 100 * i;
     for (int round = 1; round <= ROUNDS; round++) {
         poll(NULL, 0, 1); /* the others run, on this very stack */
-        printf("coroutine %d, round %d: its numbers are %d %d %d\n", task->number, round, numbers[0], numbers[1], numbers[2]);
+        printf("coroutine %d, round %d: its numbers are %d %d %d\n", task->number, round, numbers[0], numbers[1],
+               numbers[2]);
         for (int i = 0; i < NUMBERS; i++)
             if (numbers[i] != task->number + 100 * i)
                 lost++;

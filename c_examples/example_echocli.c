@@ -129,7 +129,8 @@ int main(int argc, char **argv)
     for (long second = 1; (seconds == 0 || second <= seconds) && news == EX_TIME_IS_OVER; second++) {
         news = ex_wait_for_workers(1000);
         sum = add_up(process_count);
-        printf("second %ld: succeeded %lu, failed %lu\n", second, sum.succeeded - before.succeeded, sum.failed - before.failed);
+        printf("second %ld: succeeded %lu, failed %lu\n", second, sum.succeeded - before.succeeded,
+               sum.failed - before.failed);
         fflush(stdout);
         before = sum;
     }

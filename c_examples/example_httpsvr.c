@@ -59,6 +59,11 @@ static bool text_is(const char *text, size_t length, const char *expected)
     return length == strlen(expected) && strncasecmp(text, expected, length) == 0;
 }
 
+static bool is_line_end(char c)
+{
+    return c == '\r' || c == '\n';
+}
+
 /* The length of the request head at the start of the text, its empty line included; 0 while it is incomplete. */
 static size_t head_length(const char *text, size_t length)
 {
@@ -223,8 +228,13 @@ static const char *date(void)
 /* Puts an answer behind those that wait to be sent; false if the connection is lost. */
 static bool answer(struct stream *stream, int status, const struct request *request, const char *body)
 {
-    const char *connection = !request->keep_alive ? "Connection: close\r\n" : request->http_1_0 ? "Connection: keep-alive\r\n" : "";
+    const char *connection = "";
     int length;
+
+    if (!request->keep_alive)
+        connection = "Connection: close\r\n";
+    else if (request->http_1_0)
+        connection = "Connection: keep-alive\r\n";
 
     if (OUTPUT_SIZE - stream->pending < LONGEST_ANSWER && !flush_output(stream))
         return false;
@@ -271,7 +281,8 @@ static bool answer_path(struct stream *stream, struct request *request)
     if (!text_is(request->path, request->path_length, "/stats"))
         return answer(stream, 404, request, "404 Not Found\n");
     /* one coroutine a connection, one that accepts, one that waits for signals */
-    snprintf(body, sizeof(body), "connections %lu\ncoroutines %lu\nmemory %lu kB\n", connections, connections + 2, memory_kb());
+    snprintf(body, sizeof(body), "connections %lu\ncoroutines %lu\nmemory %lu kB\n", connections, connections + 2,
+             memory_kb());
     return answer(stream, 200, request, body);
 }
 
@@ -286,7 +297,7 @@ static size_t read_head(struct stream *stream, int *refusal)
         size_t length;
         ssize_t count;
 
-        while (stream->start < stream->end && strchr("\r\n", stream->input[stream->start]) != NULL && stream->input[stream->start])
+        while (stream->start < stream->end && is_line_end(stream->input[stream->start]))
             stream->start++; /* empty lines before a request are allowed */
         length = head_length(stream->input + stream->start, stream->end - stream->start);
         if (length > 0)

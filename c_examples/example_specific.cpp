@@ -25,7 +25,7 @@ struct Session {
 };
 
 /* `session` acts as a pointer to the running coroutine's own Session, made of zero bytes at its first use. */
-CO_ROUTINE_SPECIFIC(Session, session)
+CO_ROUTINE_SPECIFIC(Session, session);
 
 static const char USAGE[] = "";
 static const int COROUTINES = 3;

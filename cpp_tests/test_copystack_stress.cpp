@@ -183,5 +183,5 @@ TEST(CopyStack, RandomSwitchesKeepEveryLiveByte) { run_stress(200000, false); }
 
 MENDED(CopyStack, RandomSwitchesReleasesAndResetsKeepEveryLiveByte)
 {
-    run_stress(1000000, true);
+    run_stress(2000000, true);
 }

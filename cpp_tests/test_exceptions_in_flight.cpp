@@ -211,7 +211,7 @@ MENDED(Exceptions, NestedHandlersSurviveYields)
         b.resume();
         a.resume();
     }
-    EXPECT_EQ(trace, "b2a2b1a1");
+    EXPECT_EQ(trace, "a2b2b1a1");
 }
 
 MENDED(Exceptions, UncaughtExceptionsAreCountedPerCoroutine)

@@ -400,6 +400,7 @@ MENDED(EventLoop, loses_no_wake_up_in_a_storm_of_signals)
         0, in_child(
                [] {
                    handler_cond = co_cond_alloc();
+                   handler_calls = 0;
                    stCoCond_t *answered = co_cond_alloc();
                    install_handler(SIGUSR2);
                    sigevent event = {};

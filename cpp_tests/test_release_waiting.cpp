@@ -223,6 +223,49 @@ MENDED(CoRelease, FromAnotherThreadWhileItWaitsInPollNeverWakesIt)
     EXPECT_FALSE(came_back);
 }
 
+MENDED(CoRelease, FromAnotherThreadBetweenItsEventAndItsTurnNeverWakesIt)
+{
+    // Both become ready in one round; whoever runs first has another thread release the other one
+    // and goes on only when that is done.
+    Pipe first_pipe;
+    Pipe second_pipe;
+    Pipe ask;
+    Pipe answer;
+    std::string trace;
+    std::thread creator([&] {
+        std::unique_ptr<Co> a;
+        std::unique_ptr<Co> b;
+        const auto release_elsewhere = [&](Co &other) {
+            stCoRoutine_t *raw = other.forget();
+            EXPECT_EQ(::write(ask.wr, &raw, sizeof raw), static_cast<ssize_t>(sizeof raw));
+            char c;
+            EXPECT_EQ(::read(answer.rd, &c, 1), 1);
+        };
+        a = std::make_unique<Co>([&] {
+            poll_one(first_pipe.rd, 10000);
+            trace += "a";
+            release_elsewhere(*b);
+        });
+        b = std::make_unique<Co>([&] {
+            poll_one(second_pipe.rd, 10000);
+            trace += "b";
+            release_elsewhere(*a);
+        });
+        a->resume();
+        b->resume();
+        first_pipe.put();
+        second_pipe.put();
+        EXPECT_TRUE(loop_until([&] { return !trace.empty(); }));
+        loop_rounds(5);
+    });
+    stCoRoutine_t *victim = nullptr;
+    EXPECT_EQ(::read(ask.rd, &victim, sizeof victim), static_cast<ssize_t>(sizeof victim));
+    co_release(victim);
+    answer.put();
+    creator.join();
+    EXPECT_EQ(trace.size(), 1u) << trace;
+}
+
 MENDED(CoRelease, FromAnotherThreadWhileItWaitsOnAConditionNeverWakesIt)
 {
     Pipe go_on;

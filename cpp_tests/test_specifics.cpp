@@ -9,6 +9,7 @@ using namespace support;
 
 namespace {
 
+// Programs write the macro with and without a semicolon.
 struct Tally {
     int count;
     char text[100];
@@ -18,7 +19,7 @@ CO_ROUTINE_SPECIFIC(Tally, g_tally)
 struct Other {
     long value;
 };
-CO_ROUTINE_SPECIFIC(Other, g_other)
+CO_ROUTINE_SPECIFIC(Other, g_other);
 
 } // namespace
 

@@ -5,9 +5,7 @@ use core::ptr::{NonNull, null_mut};
 
 use libc::{nfds_t, pollfd, pthread_key_t, sockaddr, socklen_t};
 
-use super::{
-    coroutine, fail, share_stack, stCoCond_t, stCoEpoll_t, stCoRoutine_t, stShareStack_t,
-};
+use super::{coroutine, fail, share_stack, stCoCond_t, stCoEpoll_t, stCoRoutine_t, stShareStack_t};
 use crate::event;
 use crate::hook::{self, real};
 use crate::routine::cond::{self, Whom};

@@ -8,15 +8,12 @@ use libc::{hostent, nfds_t, pollfd};
 
 use super::co_routine::{pfn_co_routine_t, poll_in, stCoRoutineAttr_t};
 use super::coctx::coctx_t;
-use super::{
-    coroutine, environment, share_stack, stCoEpoll_t, stCoRoutine_t as Coroutine, stCoRoutineEnv_t,
-};
+use super::{coroutine, environment, share_stack, stCoEpoll_t, stCoRoutine_t as Coroutine, stCoRoutineEnv_t};
 use crate::event;
 use crate::hook::dns;
 use crate::routine::coroutine::DEFAULT_STACK;
 use crate::routine::{self, env, run};
 use crate::sys::log::log;
-
 
 /// One value of a coroutine (co_getspecific).
 #[repr(C)]
@@ -71,6 +68,7 @@ pub struct stCoRoutine_t {
 }
 
 /// A plain function.
+#[expect(dead_code, reason = "for the header: the original declares it")]
 pub type pfnCoRoutineFunc_t = Option<unsafe extern "C-unwind" fn()>;
 
 // What C sees and what the core has are the same memory.

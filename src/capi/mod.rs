@@ -6,7 +6,6 @@
 #![expect(non_camel_case_types, reason = "C's names")]
 #![expect(non_snake_case, reason = "C's names")]
 #![expect(unreachable_pub, reason = "exported under their symbol names, not by path")]
-#![expect(missing_docs, reason = "members are described with their struct, for C readers")]
 
 pub(crate) mod co_comm;
 pub(crate) mod co_epoll;

@@ -56,10 +56,7 @@ pub(crate) fn slot_or_new(fd: c_int) -> Option<&'static Slot> {
     }
     let entry = TABLE.get(fd as u32 as usize / CHUNK)?;
     let fresh = heap::alloc_array::<Slot>(CHUNK)?;
-    if entry
-        .compare_exchange(null_mut(), fresh.as_ptr(), Ordering::AcqRel, Ordering::Acquire)
-        .is_err()
-    {
+    if entry.compare_exchange(null_mut(), fresh.as_ptr(), Ordering::AcqRel, Ordering::Acquire).is_err() {
         // SAFETY: another thread was quicker; nobody has seen this one.
         unsafe { heap::free(fresh) };
     }

@@ -23,11 +23,8 @@ mod wheel;
 pub(crate) use descriptor::{forget, recorded, renew, slot, slot_or_new};
 pub(crate) use offload::{Job, run_job};
 pub(crate) use reactor::{
-    Reactor, after_fork, end_of_thread, fork_locks, free_reactor, kick, new_reactor, run,
-    run_until,
+    Reactor, after_fork, end_of_thread, fork_locks, free_reactor, kick, new_reactor, run, run_until,
 };
 pub(crate) use registration::{Node, Refused};
-pub(crate) use wait::{
-    begin, cancel, deadline_after, poll, poll_one, suspend, through_the_loop, wake,
-};
+pub(crate) use wait::{begin, cancel, deadline_after, poll, poll_one, suspend, through_the_loop, wake};
 pub(crate) use wheel::Timer;

@@ -167,8 +167,7 @@ fn start_helper() -> Result<(), Errno> {
         libc::pthread_attr_setdetachstate(attr.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
         libc::pthread_attr_setstacksize(attr.as_mut_ptr(), HELPER_STACK);
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
-        let status =
-            libc::pthread_create(thread.as_mut_ptr(), attr.as_ptr(), help, null_mut());
+        let status = libc::pthread_create(thread.as_mut_ptr(), attr.as_ptr(), help, null_mut());
         libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), null_mut());
         libc::pthread_attr_destroy(attr.as_mut_ptr());
         status
@@ -256,9 +255,8 @@ fn drop_job(job: *mut Job) {
 
 /// The loop ends: its coroutines will not be woken.
 pub(crate) fn abandon_all(reactor: &Reactor, mut each: impl FnMut(Co)) {
-    let of_link = |link: *const Link| {
-        link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast_mut().cast::<Job>()
-    };
+    let of_link =
+        |link: *const Link| link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast_mut().cast::<Job>();
     while let Some(link) = LOCK.with(|| reactor.jobs.all.first()) {
         let job = of_link(link);
         // SAFETY: a job in the loop's list is alive; its coroutine waits for it.

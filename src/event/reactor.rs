@@ -360,10 +360,9 @@ impl Reactor {
         let now = Nanos::now();
         self.tick.set(now.tick());
         let mut until = env.guarded(|| self.wheel.next());
-        for limit in [cap, blind.then_some(BLIND_SLEEP), self.rebuild.get().then_some(BLIND_SLEEP)] {
-            if let Some(ticks) = limit {
-                until = Some(until.map_or(now.tick() + ticks, |t| t.min(now.tick() + ticks)));
-            }
+        let limits = [cap, blind.then_some(BLIND_SLEEP), self.rebuild.get().then_some(BLIND_SLEEP)];
+        for ticks in limits.into_iter().flatten() {
+            until = Some(until.map_or(now.tick() + ticks, |t| t.min(now.tick() + ticks)));
         }
         if self.audit_at.get() != 0 {
             until = Some(until.map_or(self.audit_at.get(), |t| t.min(self.audit_at.get())));
@@ -406,9 +405,8 @@ impl Reactor {
         compiler_fence(Ordering::SeqCst);
         let events = self.events.get().cast();
         // SAFETY: room for EVENTS events; the time-out is ours.
-        let count = unsafe {
-            epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get())
-        };
+        let count =
+            unsafe { epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get()) };
         compiler_fence(Ordering::SeqCst);
         self.sleeping.set(false);
         if !env.deferred.load(Ordering::Relaxed).is_null() {

@@ -232,4 +232,3 @@ pub(crate) fn set_timeouts(fd: c_int, read_ms: c_int, write_ms: c_int) -> Result
     record.put(WRITE_TIMEOUT_SET, true);
     Ok(())
 }
-

@@ -33,7 +33,13 @@ fn dont_wait(record: &Record) -> c_int {
 
 /// Receives up to `len` bytes by `attempt` (which gets flags to add), waiting as a blocking call would.
 #[inline]
-fn receive(env: &Env, record: &Record, fd: c_int, len: size_t, attempt: impl Fn(c_int) -> ssize_t) -> ssize_t {
+fn receive(
+    env: &Env,
+    record: &Record,
+    fd: c_int,
+    len: size_t,
+    attempt: impl Fn(c_int) -> ssize_t,
+) -> ssize_t {
     let flags = dont_wait(record);
     if record.try_first() {
         let got = attempt(flags);
@@ -176,8 +182,7 @@ pub unsafe extern "C-unwind" fn recvfrom(
     from: *mut sockaddr,
     from_len: *mut socklen_t,
 ) -> ssize_t {
-    let (env, record) =
-        cooperative!(fd, else (real::get().recvfrom)(fd, buf, len, flags, from, from_len));
+    let (env, record) = cooperative!(fd, else (real::get().recvfrom)(fd, buf, len, flags, from, from_len));
     // SAFETY: the caller's arguments.
     let attempt = |more: c_int| unsafe { (real::get().recvfrom)(fd, buf, len, flags | more, from, from_len) };
     if flags & libc::MSG_DONTWAIT != 0 {
@@ -287,7 +292,12 @@ other_names! {
 /// # Safety
 /// As read(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn __read_chk(fd: c_int, buf: *mut c_void, count: size_t, room: size_t) -> ssize_t {
+pub unsafe extern "C-unwind" fn __read_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    count: size_t,
+    room: size_t,
+) -> ssize_t {
     if count > room {
         // SAFETY: ends the program.
         return unsafe { (real::get().read_chk)(fd, buf, count, room) };

@@ -351,4 +351,3 @@ pub(crate) unsafe fn free_mutex(mutex: NonNull<Mutex>) {
     // SAFETY: a mutex begins with its condition and is one allocation.
     let _ = unsafe { free(mutex.cast()) };
 }
-

@@ -66,7 +66,7 @@ struct Slab {
 
 /// Room for the header, in whole records.
 const HEADER: usize = 64;
-const _: () = assert!(size_of::<Slab>() <= HEADER && HEADER % size_of::<StackMem>() == 0);
+const _: () = assert!(size_of::<Slab>() <= HEADER && HEADER.is_multiple_of(size_of::<StackMem>()));
 
 /// All slabs of one stack size.
 #[repr(C)]

@@ -54,7 +54,7 @@ pub(crate) fn emit_fmt(args: fmt::Arguments<'_>) {
 pub(crate) fn fatal(args: fmt::Arguments<'_>) -> ! {
     let mut line = Line { bytes: [0; LINE + 2], len: 0 };
     let _ = line.write_fmt(args);
-    line.to_stderr();
+    line.print();
     // SAFETY: ends the process.
     unsafe { libc::abort() }
 }
@@ -76,7 +76,7 @@ impl Line {
         let handler = HANDLER.load(Ordering::Acquire);
         if handler.is_null() {
             if TO_STDERR.load(Ordering::Relaxed) {
-                self.to_stderr();
+                self.print();
             }
         } else {
             // SAFETY: only `set_handler` stores here, from a function pointer of this type.
@@ -87,13 +87,11 @@ impl Line {
         errno.set();
     }
 
-    fn to_stderr(&mut self) {
+    fn print(&mut self) {
         self.bytes[self.len] = b'\n';
         let stderr: c_int = 2;
         // SAFETY: writes `len` + 1 initialised bytes, past our own hooks.
-        unsafe {
-            libc::syscall(libc::SYS_write, c_long::from(stderr), self.bytes.as_ptr(), self.len + 1)
-        };
+        unsafe { libc::syscall(libc::SYS_write, c_long::from(stderr), self.bytes.as_ptr(), self.len + 1) };
         self.bytes[self.len] = 0;
     }
 }
