@@ -19,6 +19,10 @@
 
 #ifdef __cplusplus
 
+/* The macros need what compilers call extensions before C++20 (no arguments for ...), and co_ref ends in a
+ * semicolon, as libco's: programs write one behind it or not. */
+#pragma GCC system_header
+
 /** Something to do. */
 struct stCoClosure_t {
   public:
@@ -66,7 +70,7 @@ struct stCoClosure_t {
 			: comac_each(comac_initialise, ##__VA_ARGS__) _member_cnt(count)                       \
 		{                                                                                          \
 		}                                                                                          \
-	} name(comac_each(comac_argument, ##__VA_ARGS__) comac_argc(__VA_ARGS__))
+	} name(comac_each(comac_argument, ##__VA_ARGS__) comac_argc(__VA_ARGS__));
 
 #define comac_argument(a) a,
 

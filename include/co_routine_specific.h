@@ -10,6 +10,9 @@
 
 #ifdef __cplusplus
 
+/* The macro ends in a semicolon, as libco's: programs write one behind it or not. */
+#pragma GCC system_header
+
 /**
  * At namespace scope, CO_ROUTINE_SPECIFIC(type, name); makes `name`, a pointer to a `type` of which
  * every coroutine has its own, zeroed at first use (and so has every thread outside its coroutines):
@@ -55,7 +58,7 @@
 		}                                                                                          \
 	};                                                                                             \
                                                                                                    \
-	static co_specific_pointer_##type name
+	static co_specific_pointer_##type name;
 
 #endif /* __cplusplus */
 
