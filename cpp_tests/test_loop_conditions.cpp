@@ -322,6 +322,63 @@ MENDED(Conditions, cannot_be_waited_for_on_the_main_coroutine)
     });
 }
 
+MENDED(Conditions, under_the_old_name_cannot_be_waited_for_on_the_main_coroutine_either)
+{
+    on_thread([] {
+        Condition cond;
+        Co environment([] {});
+        errno = 0;
+        EXPECT_EQ(-1, co_cond_timedwait(cond, 10));
+        EXPECT_EQ(EPERM, errno);
+    });
+}
+
+MENDED(Conditions, cannot_be_waited_for_by_two_threads)
+{
+    on_thread([] {
+        Condition cond;
+        Group group;
+        group.go([&] { co_cond_timedwait(cond, -1); });
+        std::thread([&] {
+            Group others;
+            others.go([&] { EXPECT_EQ(EPERM, co_cond_wait(cond, 1000)); });
+            EXPECT_TRUE(others.all_ended());
+        }).join();
+        co_cond_signal(cond);
+        ASSERT_TRUE(group.run());
+    });
+}
+
+MENDED(Conditions, are_not_freed_by_another_thread_under_a_waiter)
+{
+    on_thread([] {
+        Condition cond;
+        Group group;
+        group.go([&] { EXPECT_EQ(0, co_cond_wait(cond, -1)); });
+        std::thread([&] {
+            errno = 0;
+            EXPECT_EQ(-1, co_cond_free(cond));
+            EXPECT_EQ(EBUSY, errno);
+        }).join();
+        co_cond_signal(cond);
+        ASSERT_TRUE(group.run());
+    });
+}
+
+MENDED(Conditions, that_are_null_do_nothing)
+{
+    on_thread([] {
+        Group group;
+        group.go([] {
+            EXPECT_EQ(EINVAL, co_cond_wait(nullptr, 10));
+            co_cond_signal(nullptr);
+            co_cond_broadcast(nullptr);
+            co_cond_free(nullptr);
+        });
+        ASSERT_TRUE(group.all_ended());
+    });
+}
+
 MENDED(Conditions, cannot_be_waited_for_without_an_environment)
 {
     on_thread([] {

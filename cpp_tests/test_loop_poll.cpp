@@ -720,6 +720,23 @@ MENDED(Poll, of_a_ready_file_passes_through_the_loop_too)
     });
 }
 
+MENDED(Poll, without_a_loop_named_uses_the_threads)
+{
+    Pair pipe = plain_pipe();
+    on_thread([&] {
+        Group group;
+        int result = -2;
+        group.go([&] {
+            pollfd p = {pipe.a, POLLIN, 0};
+            result = co_poll(nullptr, &p, 1, 10000);
+        });
+        EXPECT_EQ(-2, result);
+        raw_write(pipe.b, "x", 1);
+        ASSERT_TRUE(group.run());
+        EXPECT_EQ(1, result);
+    });
+}
+
 TEST(Poll, writes_into_the_callers_array_of_a_copy_stack)
 {
     Pair pipes[3] = {plain_pipe(), plain_pipe(), plain_pipe()};

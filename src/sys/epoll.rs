@@ -21,7 +21,8 @@ pub(crate) fn ctl(epfd: c_int, op: c_int, fd: c_int, events: u32, data: u64) -> 
     check(unsafe { libc::epoll_ctl(epfd, op, fd, &mut event) }).map(|_| ())
 }
 
-/// Waits until an event comes or `*timeout` is over; `epfd` -1 waits for the time alone.
+/// Waits until an event comes or `*timeout` is over; `epfd` -1 waits for the time alone. An error means
+/// that `epfd` is no epoll descriptor any more.
 ///
 /// The time-out is read from memory when the kernel is entered, so a signal handler that ran just
 /// before can still shorten it: no wake-up is lost in the gap. An interrupted wait returns no events.
@@ -33,7 +34,7 @@ pub(crate) unsafe fn wait(
     events: *mut libc::epoll_event,
     capacity: c_int,
     timeout: *mut libc::timespec,
-) -> usize {
+) -> Result<usize, Errno> {
     if epfd >= 0 && !NO_PWAIT2.load(Ordering::Relaxed) {
         // SAFETY: the arguments are the system call's; no signal mask.
         let count = unsafe {
@@ -48,10 +49,12 @@ pub(crate) unsafe fn wait(
             )
         };
         if count >= 0 {
-            return count as usize;
+            return Ok(count as usize);
         }
-        if Errno::last() != Errno(libc::ENOSYS) {
-            return 0;
+        match Errno::last() {
+            Errno(libc::ENOSYS) => {}
+            Errno(libc::EINTR) => return Ok(0),
+            error => return Err(error),
         }
         NO_PWAIT2.store(true, Ordering::Relaxed);
     }
@@ -59,11 +62,11 @@ pub(crate) unsafe fn wait(
     // SAFETY: one pollfd (a negative descriptor is skipped); the kernel reads the time-out.
     let ready = unsafe { ppoll(&mut poll, timeout) };
     if ready <= 0 || epfd < 0 {
-        return 0;
+        return Ok(0);
     }
     // SAFETY: as the caller vouches.
     let count = unsafe { libc::epoll_wait(epfd, events, capacity, 0) };
-    count.max(0) as usize
+    check(count).map(|count| count as usize)
 }
 
 /// The system call itself: the C library's wrapper would copy the time-out first and so open the gap again.
