@@ -257,11 +257,15 @@ MENDED(CoRelease, FromAnotherThreadBetweenItsEventAndItsTurnNeverWakesIt)
         second_pipe.put();
         EXPECT_TRUE(loop_until([&] { return !trace.empty(); }));
         loop_rounds(5);
+        stCoRoutine_t *end = nullptr;
+        EXPECT_EQ(::write(ask.wr, &end, sizeof end), static_cast<ssize_t>(sizeof end));
     });
     stCoRoutine_t *victim = nullptr;
-    EXPECT_EQ(::read(ask.rd, &victim, sizeof victim), static_cast<ssize_t>(sizeof victim));
-    co_release(victim);
-    answer.put();
+    while (::read(ask.rd, &victim, sizeof victim) == static_cast<ssize_t>(sizeof victim) &&
+           victim != nullptr) {
+        co_release(victim);
+        answer.put();
+    }
     creator.join();
     EXPECT_EQ(trace.size(), 1u) << trace;
 }

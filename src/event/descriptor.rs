@@ -72,6 +72,7 @@ pub(crate) fn recorded(fd: c_int) -> *mut c_void {
 /// The number is about to be closed: takes it out of every loop's epoll and wakes who waits for it.
 /// Returns its record.
 pub(crate) fn forget(fd: c_int) -> *mut c_void {
+    reactor::closing_ours(fd);
     let Some(slot) = slot(fd) else { return null_mut() };
     let record = slot.record.swap(null_mut(), Ordering::AcqRel);
     if slot.loops.load(Ordering::Acquire) != 0 || !record.is_null() {

@@ -26,5 +26,7 @@ pub(crate) use reactor::{
     Reactor, after_fork, end_of_thread, fork_locks, free_reactor, kick, new_reactor, run, run_until,
 };
 pub(crate) use registration::{Node, Refused};
-pub(crate) use wait::{begin, cancel, deadline_after, poll, poll_one, suspend, through_the_loop, wake};
+pub(crate) use wait::{
+    begin, cancel, deadline_after, drop_left_nodes, poll, poll_one, suspend, through_the_loop, wake,
+};
 pub(crate) use wheel::Timer;

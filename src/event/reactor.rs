@@ -195,6 +195,18 @@ pub(crate) fn kick_loop(id: u32) {
     });
 }
 
+/// A program closes numbers it does not know, a daemon for instance: ours are lost without harm.
+#[inline]
+pub(crate) fn closing_ours(fd: c_int) {
+    let Some(reactor) = env::current().and_then(Env::reactor_if_any) else { return };
+    if fd >= 0 && reactor.epoll_fd_if_any() == fd {
+        reactor.lose_epoll_fd();
+    }
+    if fd >= 0 && reactor.kick_fd.load(Ordering::Relaxed) - 1 == fd {
+        reactor.kick_fd.store(0, Ordering::Relaxed);
+    }
+}
+
 /// The number `fd` is about to be closed: takes it out of the epoll sets of `loops` and wakes its waiters.
 #[cold]
 pub(crate) fn closing(fd: c_int, old_generation: u32, loops: u32) {
@@ -277,6 +289,12 @@ impl Reactor {
                 epoll::close(fd);
             }
         }
+    }
+
+    /// The epoll descriptor is gone, or about to be closed by the program: its number is not ours any more.
+    fn lose_epoll_fd(&self) {
+        self.epfd.store(0, Ordering::Release);
+        self.rebuild.set(true);
     }
 
     /// The epoll set has entries nobody can delete: the next round makes a new one.
@@ -409,6 +427,11 @@ impl Reactor {
             unsafe { epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get()) };
         compiler_fence(Ordering::SeqCst);
         self.sleeping.set(false);
+        let count = count.unwrap_or_else(|_| {
+            // Somebody closed it past us, a daemon that closes every number perhaps.
+            self.lose_epoll_fd();
+            0
+        });
         if !env.deferred.load(Ordering::Relaxed).is_null() {
             cond::serve_deferred(env);
         }

@@ -23,6 +23,7 @@ use crate::routine::coroutine::{Outcome, WaitKind, WaitState};
 use crate::routine::{Co, Env, yield_now};
 use crate::sys::clock::Nanos;
 use crate::sys::errno::{Errno, check};
+use crate::util::pool;
 
 /// The tick at which a wait of `ms` milliseconds that begins now is over.
 #[inline]
@@ -166,7 +167,9 @@ pub(crate) fn poll_one(
         Ok(())
     })?;
     suspend(env, co);
-    env.guarded(|| reactor.unregister(node));
+    if node.link().is_linked() {
+        env.guarded(|| reactor.unregister(node));
+    }
     Ok(node.revents.get())
 }
 
@@ -249,6 +252,16 @@ fn wait_for_time(env: &Env, reactor: &Reactor, deadline: Option<u64>) {
     suspend(env, co);
 }
 
+/// More descriptors than a poll usually has: checked against the limit, as the kernel does.
+const MANY: usize = 1024;
+
+fn within_limit(count: usize) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes the limit.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+    !known || count as u64 <= limit.rlim_cur
+}
+
 /// # Safety
 /// As [`poll`].
 unsafe fn wait_for_many(
@@ -260,7 +273,7 @@ unsafe fn wait_for_many(
 ) -> Result<Ended, Errno> {
     let co = Co::of(env.running());
     let size = count.checked_mul(size_of::<Node>()).filter(|&size| size <= u32::MAX as usize);
-    let size = size.ok_or(Errno(libc::EINVAL))?;
+    let size = size.filter(|_| count <= MANY || within_limit(count)).ok_or(Errno(libc::EINVAL))?;
     // Never on the coroutine's stack: a copy stack's bytes are elsewhere while it waits.
     let nodes = env.objects.alloc(size).ok_or(Errno(libc::ENOMEM))?;
     // SAFETY: fresh, `size` bytes; all-zero bytes are nodes in no ring.
@@ -310,10 +323,24 @@ fn node_of<'a>(co: Co, i: usize) -> &'a Node {
     unsafe { &*nodes.wrapping_add(i) }
 }
 
+/// The nodes that a wait left behind whose loop is gone: nobody resumed the coroutine since.
+pub(crate) fn drop_left_nodes(co: Co) {
+    let count = co.wait.count.replace(0) as usize;
+    if count > 0
+        && let Some(nodes) = NonNull::new(co.wait.more.replace(null_mut()).cast())
+    {
+        // SAFETY: allocated with this size by `wait_for_many`; in no ring, their loop took them out.
+        unsafe { pool::free_central(nodes, count * size_of::<Node>()) };
+    }
+}
+
 fn drop_nodes(env: &Env, reactor: &Reactor, co: Co) {
     let count = co.wait.count.replace(0) as usize;
     for i in 0..count {
-        reactor.unregister(node_of(co, i));
+        let node = node_of(co, i);
+        if node.link().is_linked() {
+            reactor.unregister(node);
+        }
     }
     if let Some(nodes) = NonNull::new(co.wait.more.replace(null_mut()).cast()) {
         // SAFETY: allocated with this size, in no ring any more.

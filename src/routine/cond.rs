@@ -287,6 +287,7 @@ impl Mutex {
                 Ok(Outcome::Woken) => {
                     if let Some(env) = env::current() {
                         env.running().wait.granted.set(false);
+                        env.running().wait.more.set(null_mut());
                     }
                     return;
                 }

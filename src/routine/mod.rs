@@ -127,6 +127,7 @@ fn release_soon(env: Option<&Env>, co: Co) {
 /// Frees everything a coroutine has. It is suspended or ended and waits for nothing.
 fn dispose(mine: Option<&Env>, co: Co) {
     let owner = co.env.get();
+    event::drop_left_nodes(co);
     if co.on_copy_stack() {
         match mine {
             Some(env) => copy::forget(env, co),
