@@ -304,6 +304,43 @@ MENDED(CoRelease, FromAnotherThreadWhileItWaitsOnAConditionNeverWakesIt)
     EXPECT_FALSE(came_back);
 }
 
+MENDED(CoRelease, FromAnotherThreadWhileItWaitsOnAConditionLeavesTheSignalToTheNext)
+{
+    Pipe ask;
+    Pipe answer;
+    stCoRoutine_t *victim = nullptr;
+    bool came_back = false;
+    bool next_woken = false;
+    std::thread creator([&] {
+        stCoCond_t *cond = co_cond_alloc();
+        Co first([&] {
+            co_cond_timedwait(cond, 10000);
+            came_back = true;
+        });
+        Co second([&] {
+            co_cond_timedwait(cond, 10000);
+            next_woken = true;
+        });
+        first.resume();
+        second.resume();
+        victim = first.forget();
+        ask.put();
+        char c;
+        EXPECT_EQ(::read(answer.rd, &c, 1), 1);
+        co_cond_signal(cond); // no round of the loop between release and signal
+        EXPECT_TRUE(loop_until([&] { return next_woken; }, 2000));
+        second.release();
+        co_cond_free(cond);
+    });
+    char c;
+    EXPECT_EQ(::read(ask.rd, &c, 1), 1);
+    co_release(victim);
+    answer.put();
+    creator.join();
+    EXPECT_TRUE(next_woken);
+    EXPECT_FALSE(came_back);
+}
+
 MENDED(CoRelease, FromAnotherThreadInALoopWhileTheCreatorKeepsWaitingAndWaking)
 {
     // Hundreds of releases from outside race with the creator's own loop.

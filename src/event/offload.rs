@@ -284,6 +284,17 @@ pub(crate) fn after_fork(reactor: &Reactor) {
     }
 }
 
+/// In a child of fork: nobody waits for this loop's jobs.
+pub(crate) fn forget_after_fork(reactor: &Reactor) {
+    let mut at = reactor.jobs.all.first();
+    while let Some(link) = at {
+        at = reactor.jobs.all.after(link);
+        let job = link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast::<Job>();
+        // SAFETY: a job in the loop's list is alive.
+        unsafe { (*job).link.unlink() };
+    }
+}
+
 /// In a child of fork: the helpers stayed behind.
 pub(crate) fn no_threads_after_fork() {
     HELP.threads.set(0);

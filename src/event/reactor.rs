@@ -61,6 +61,8 @@ pub(crate) struct Reactor {
     closed_elsewhere: AtomicBool,
     sleeping: Cell<bool>,
     rebuild: Cell<bool>,
+    /// The last round took as many events as there is room for: there may have been more.
+    full: Cell<bool>,
     /// When to verify waits that trust; 0: no such wait.
     audit_at: Cell<u64>,
     /// The last tick the loop has seen.
@@ -165,16 +167,21 @@ pub(crate) fn end_of_thread(env: &Env) {
     }
 }
 
-/// A child of fork shares the epoll instances with its parent: it leaves them alone and makes its own.
-pub(crate) fn after_fork(env: &Env) {
+/// A child of fork shares the epoll instances with its parent: it leaves them alone and makes its own. `mine`
+/// is the forking thread's environment; all other threads, and so their loops, do not exist here.
+pub(crate) fn after_fork(mine: Option<&Env>) {
+    offload::no_threads_after_fork();
     each_loop(|reactor| {
         reactor.close_descriptors();
-        if core::ptr::eq(reactor.env.get(), env) {
+        if mine.is_some_and(|env| reactor.serves(env)) {
             reactor.rebuild.set(true);
             offload::after_fork(reactor);
+        } else {
+            reactor.link.unlink();
+            offload::forget_after_fork(reactor);
+            env::ended_by_fork(reactor.env.get());
         }
     });
-    offload::no_threads_after_fork();
 }
 
 /// Wakes the loops of `env` from another thread.
@@ -244,6 +251,11 @@ impl Reactor {
     #[inline(always)]
     pub(crate) fn tick(&self) -> u64 {
         self.tick.get()
+    }
+
+    /// Whether more may have happened than the last round has seen.
+    pub(crate) fn saw_part(&self) -> bool {
+        self.full.get()
     }
 
     /// Whether the calling thread's coroutines may wait here.
@@ -390,6 +402,7 @@ impl Reactor {
             env.give_back_idle_memory();
         }
         let count = self.sleep(env, now, until);
+        self.full.set(count == EVENTS);
         env.guarded(|| self.take_events(count));
         let tick = Nanos::now().tick();
         self.tick.set(tick);
@@ -459,7 +472,12 @@ impl Reactor {
     /// Resumes everybody who was ready when this began.
     fn run_ready(&self, env: &Env) {
         env.guarded(|| self.batch.append(&self.ready));
-        while let Some(link) = env.guarded(|| self.batch.pop_front()) {
+        loop {
+            if env.has_releases() {
+                // Another thread released somebody, perhaps one of these.
+                env.serve_releases();
+            }
+            let Some(link) = env.guarded(|| self.batch.pop_front()) else { return };
             if let Some(next) = self.batch.first() {
                 // SAFETY: ready lists link timers of live control blocks.
                 arch::prefetch(unsafe { Co::from_timer(next.cast()) }.sp.get());

@@ -114,6 +114,10 @@ impl Cond {
                 if env.is_busy() {
                     self.defer(env, whom);
                 } else {
+                    if env.has_releases() {
+                        // Whom another thread has released gets no signal any more.
+                        env.serve_releases();
+                    }
                     env.guarded(|| self.wake(whom));
                 }
             }

@@ -320,11 +320,16 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
 }
 
 /// A child of fork has only the forking thread: the other environments have ended.
-///
-/// Their objects stay as they are, since nothing tells what state they were in.
 pub(crate) fn after_fork_in_child() {
-    if let Some(env) = current() {
-        event::after_fork(env);
+    event::after_fork(current());
+}
+
+/// The thread of this environment does not exist in a child of fork: its coroutines can be released.
+pub(crate) fn ended_by_fork(env: *const Env) {
+    // SAFETY: a loop's environment lives as long as the loop.
+    let env = unsafe { &*env };
+    if env.alive.swap(false, Ordering::Relaxed) {
+        env.gone.store(env.live.get() - env.gone.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
