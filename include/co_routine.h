@@ -26,6 +26,15 @@ typedef struct stCoEpoll_t stCoEpoll_t;
 typedef struct stCoCond_t stCoCond_t;
 
 /**
+ * Logs a message formatted as by printf; it goes where co_set_log_handler says. As libco, which prints
+ * nothing.
+ */
+#ifdef __GNUC__
+__attribute__((format(printf, 1, 2)))
+#endif
+void co_log_err(const char *fmt, ...);
+
+/**
  * How to make a coroutine. In C++ the constructor fills in the defaults; in C set both members
  * (0 and NULL are the defaults).
  *
@@ -302,10 +311,3 @@ int co_set_timeout(int fd, int read_ms, int write_ms);
 void co_set_log_handler(pfn_co_log_t handler);
 
 #endif  /* CO_ROUTINE_H */
-
-/* Logs a message formatted as by printf; it goes where co_set_log_handler says. As libco, which prints
- * nothing. */
-#ifdef __GNUC__
-__attribute__((format(printf, 1, 2)))
-#endif
-void co_log_err(const char *fmt, ...);

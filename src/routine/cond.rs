@@ -311,6 +311,11 @@ impl Mutex {
 
     /// Hands the mutex to the first waiter, or frees it.
     pub(crate) fn unlock(&self) {
+        if let Some(env) = env::current()
+            && env.has_releases()
+        {
+            env.serve_releases();
+        }
         match self.cond.waiters.first() {
             None => self.locked.set(false),
             Some(link) => {
