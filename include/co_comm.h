@@ -8,7 +8,7 @@
 #ifdef __cplusplus
 
 /**
- * A mutex between coroutines of one thread. Fair: who waits longest gets it next. Not recursive. A
+ * A mutex between coroutines of one thread; not to be copied. Fair: who waits longest gets it next. Not recursive. A
  * waiting coroutine that is released hands its turn on. As libco, where both of these go wrong.
  *
  * CoLock: waits until the mutex is free; other coroutines run meanwhile. On the main coroutine, which
@@ -24,10 +24,6 @@ class clsCoMutex {
 	void CoUnLock();
 
   private:
-	/* A copy would unlock for the original: declared, not defined. */
-	clsCoMutex(const clsCoMutex &);
-	clsCoMutex &operator=(const clsCoMutex &);
-
 	stCoCond_t *m_ptCondSignal;
 	int m_iWaitItemCnt;
 };
@@ -39,9 +35,6 @@ class clsSmartLock {
 	~clsSmartLock() { m_ptMutex->CoUnLock(); }
 
   private:
-	clsSmartLock(const clsSmartLock &);
-	clsSmartLock &operator=(const clsSmartLock &);
-
 	clsCoMutex *m_ptMutex;
 };
 

@@ -29,9 +29,6 @@ typedef struct stCoCond_t stCoCond_t;
  * Logs a message formatted as by printf; it goes where co_set_log_handler says. As libco, which prints
  * nothing.
  */
-#ifdef __GNUC__
-__attribute__((format(printf, 1, 2)))
-#endif
 void co_log_err(const char *fmt, ...);
 
 /**
