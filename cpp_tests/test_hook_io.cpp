@@ -357,6 +357,21 @@ MENDED(HookedRead, with_time_out_zero_waits_for_ever)
     });
 }
 
+MENDED(HookedSend, with_msg_dontwait_does_not_wait)
+{
+    in_hooked_coroutine([] {
+        HookedPair pair = hooked_unix_pair();
+        fill(pair.fd);
+        char byte = 'x';
+        const long long before = now_ms();
+        EXPECT_EQ(-1, send(pair.fd, &byte, 1, MSG_DONTWAIT));
+        EXPECT_EQ(EAGAIN, errno);
+        EXPECT_EQ(-1, sendto(pair.fd, &byte, 1, MSG_DONTWAIT, nullptr, 0));
+        EXPECT_EQ(EAGAIN, errno);
+        EXPECT_LT(now_ms() - before, 500) << "the write time-out is a second";
+    });
+}
+
 MENDED(HookedRead, with_msg_dontwait_does_not_wait)
 {
     in_hooked_coroutine([] {
