@@ -3,6 +3,8 @@
 //! The public surface is C: see include/co_routine.h. docs/ARCHITECTURE.md draws the picture that the
 //! modules below fill in; dependencies point downwards only.
 
+mod process;
+
 mod capi;
 mod hook;
 

@@ -13,7 +13,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use crate::event::reactor;
+use crate::event::loops;
 use crate::sys::heap::{self, Zeroed};
 
 const CHUNK: usize = 4096;
@@ -72,14 +72,14 @@ pub(crate) fn recorded(fd: c_int) -> *mut c_void {
 /// The number is about to be closed: takes it out of every loop's epoll and wakes who waits for it.
 /// Returns its record.
 pub(crate) fn forget(fd: c_int) -> *mut c_void {
-    reactor::closing_ours(fd);
+    loops::closing_ours(fd);
     let Some(slot) = slot(fd) else { return null_mut() };
     let record = slot.record.swap(null_mut(), Ordering::AcqRel);
     if slot.loops.load(Ordering::Acquire) != 0 || !record.is_null() {
         let old = slot.generation.fetch_add(1, Ordering::AcqRel);
         let loops = slot.loops.swap(0, Ordering::AcqRel);
         if loops != 0 {
-            reactor::closing(fd, old, loops);
+            loops::closing(fd, old, loops);
         }
     }
     record

@@ -7,6 +7,7 @@
 //! | descriptor | the process-wide table: a number's generation, record, and loops |
 //! | wheel | timers |
 //! | reactor | the loop itself |
+//! | loops | all loops: how other threads reach one; fork |
 //! | offload | jobs on helper threads |
 //!
 //! A wait: `wait::poll` puts a node at its descriptor (registration) and a timer in the wheel, then
@@ -14,6 +15,7 @@
 //! ready list and, when all events of the round are collected, resumes it. Nothing is allocated.
 
 mod descriptor;
+mod loops;
 mod offload;
 mod reactor;
 mod registration;
@@ -21,10 +23,9 @@ mod wait;
 mod wheel;
 
 pub(crate) use descriptor::{forget, recorded, renew, slot, slot_or_new};
+pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, run_job};
-pub(crate) use reactor::{
-    Reactor, after_fork, end_of_thread, fork_locks, free_reactor, kick, new_reactor, run, run_until,
-};
+pub(crate) use reactor::{Reactor, free_reactor, new_reactor, run, run_until};
 pub(crate) use registration::{Node, Refused};
 pub(crate) use wait::{
     begin, cancel, deadline_after, drop_left_nodes, poll, poll_one, suspend, through_the_loop, wake,

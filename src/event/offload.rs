@@ -13,7 +13,8 @@ use core::ffi::c_void;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null, null_mut};
 
-use crate::event::reactor::{Reactor, kick_loop};
+use crate::event::loops::kick_loop;
+use crate::event::reactor::Reactor;
 use crate::event::wait::{self, begin};
 use crate::routine::coroutine::{Outcome, WaitKind};
 use crate::routine::{Co, Coroutine, Env};

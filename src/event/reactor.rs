@@ -8,7 +8,7 @@
 //! Nothing is held while the program's code runs, and nothing needs undoing when an exception leaves
 //! through the callback: the round's state is in lists that the next round picks up.
 //!
-//! Other threads reach a loop only through [`LOOPS`] (closing a descriptor, kicks) and its job list.
+//! Other threads reach a loop only through the list in `loops` and its job list.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fe
 
 use crate::arch;
 use crate::event::descriptor::SEVERAL;
+use crate::event::loops;
 use crate::event::offload;
 use crate::event::registration::{self, Registrations};
 use crate::event::wait;
@@ -28,7 +29,6 @@ use crate::sys::clock::{NANOS_PER_MS, Nanos};
 use crate::sys::epoll;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
-use crate::sys::lock::Lock;
 use crate::sys::log::log;
 use crate::util::list::{Link, List};
 
@@ -49,7 +49,7 @@ const KICK: u64 = u64::MAX;
 /// What C knows as stCoEpoll_t, opaque. All-zero bytes but for `id` and `env`.
 #[repr(C)]
 pub(crate) struct Reactor {
-    /// In LOOPS.
+    /// In the list of all loops.
     link: Link,
     env: Cell<*const Env>,
     id: Cell<u32>,
@@ -81,36 +81,7 @@ pub(crate) struct Reactor {
 // SAFETY: empty lists, no descriptors; `new_reactor` fills the rest.
 unsafe impl Zeroed for Reactor {}
 
-/// All loops of the process.
-struct Loops {
-    lock: Lock,
-    list: UnsafeCell<List>,
-}
-
-// SAFETY: `list` is touched with the lock held.
-unsafe impl Sync for Loops {}
-
-static LOOPS: Loops = Loops { lock: Lock::new(), list: UnsafeCell::new(List::new()) };
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
-
-/// Held across fork.
-pub(crate) fn fork_locks() -> [&'static Lock; 2] {
-    [&LOOPS.lock, offload::fork_lock()]
-}
-
-/// Visits all loops with the lock held.
-fn each_loop(mut visit: impl FnMut(&Reactor)) {
-    LOOPS.lock.with(|| {
-        // SAFETY: the lock is held.
-        let list = unsafe { &*LOOPS.list.get() };
-        let mut at = list.first();
-        while let Some(link) = at {
-            at = list.after(link);
-            // SAFETY: `link` is a loop's first member; loops leave the list before they go.
-            visit(unsafe { &*link.cast::<Reactor>() });
-        }
-    });
-}
 
 const _: () = assert!(offset_of!(Reactor, link) == 0);
 
@@ -126,10 +97,7 @@ pub(crate) fn new_reactor(env: &Env) -> Result<NonNull<Reactor>, Errno> {
         id = SEVERAL - 1;
     }
     reactor.id.set(id);
-    LOOPS.lock.with(|| {
-        // SAFETY: the lock is held; `free_reactor` takes it out again.
-        unsafe { (*LOOPS.list.get()).push_back(&reactor.link) };
-    });
+    loops::add(reactor);
     Ok(object)
 }
 
@@ -140,7 +108,7 @@ pub(crate) fn new_reactor(env: &Env) -> Result<NonNull<Reactor>, Errno> {
 pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
     // SAFETY: as the caller vouches.
     let reactor = unsafe { object.as_ref() };
-    LOOPS.lock.with(|| reactor.link.unlink());
+    loops::remove(reactor);
     reactor.detach_waits();
     // SAFETY: an environment outlives its loops.
     if let Some(env) = unsafe { reactor.env.get().as_ref() } {
@@ -150,95 +118,6 @@ pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
     reactor.close_descriptors();
     // SAFETY: as the caller vouches.
     unsafe { heap::free(object) };
-}
-
-/// The thread ends, and with it its loops (the program's own ones too: nobody can run them).
-pub(crate) fn end_of_thread(env: &Env) {
-    loop {
-        let mut mine: *const Reactor = null();
-        each_loop(|reactor| {
-            if core::ptr::eq(reactor.env.get(), env) {
-                mine = reactor;
-            }
-        });
-        let Some(reactor) = NonNull::new(mine.cast_mut()) else { break };
-        // SAFETY: its thread ends: nobody else uses it.
-        unsafe { free_reactor(reactor) };
-    }
-}
-
-/// A child of fork shares the epoll instances with its parent: it leaves them alone and makes its own. `mine`
-/// is the forking thread's environment; all other threads, and so their loops, do not exist here.
-pub(crate) fn after_fork(mine: Option<&Env>) {
-    offload::no_threads_after_fork();
-    each_loop(|reactor| {
-        reactor.close_descriptors();
-        if mine.is_some_and(|env| reactor.serves(env)) {
-            reactor.rebuild.set(true);
-            offload::after_fork(reactor);
-        } else {
-            reactor.link.unlink();
-            offload::forget_after_fork(reactor);
-            env::ended_by_fork(reactor.env.get());
-        }
-    });
-}
-
-/// Wakes the loops of `env` from another thread.
-pub(crate) fn kick(env: &Env) {
-    each_loop(|reactor| {
-        if core::ptr::eq(reactor.env.get(), env) {
-            reactor.kick_locked();
-        }
-    });
-}
-
-/// Wakes one loop, if it is still there.
-pub(crate) fn kick_loop(id: u32) {
-    each_loop(|reactor| {
-        if reactor.id.get() == id {
-            reactor.kick_locked();
-        }
-    });
-}
-
-/// A program closes numbers it does not know, a daemon for instance: ours are lost without harm.
-#[inline]
-pub(crate) fn closing_ours(fd: c_int) {
-    let Some(reactor) = env::current().and_then(Env::reactor_if_any) else { return };
-    if fd >= 0 && reactor.epoll_fd_if_any() == fd {
-        reactor.lose_epoll_fd();
-    }
-    if fd >= 0 && reactor.kick_fd.load(Ordering::Relaxed) - 1 == fd {
-        reactor.kick_fd.store(0, Ordering::Relaxed);
-    }
-}
-
-/// The number `fd` is about to be closed: takes it out of the epoll sets of `loops` and wakes its waiters.
-#[cold]
-pub(crate) fn closing(fd: c_int, old_generation: u32, loops: u32) {
-    let mine = env::current();
-    if let Some(env) = mine
-        && let Some(reactor) = env.reactor_if_any()
-        && reactor.id.get() == loops
-    {
-        return env.guarded(|| reactor.close_here(fd, old_generation));
-    }
-    each_loop(|reactor| {
-        if let Some(env) = mine
-            && core::ptr::eq(reactor.env.get(), env)
-        {
-            env.guarded(|| reactor.close_here(fd, old_generation));
-        } else if loops == SEVERAL || loops == reactor.id.get() {
-            let epfd = reactor.epoll_fd_if_any();
-            if epfd >= 0 {
-                // It may not be in this one: then there is nothing to take out.
-                let _ = epoll::ctl(epfd, libc::EPOLL_CTL_DEL, fd, 0, 0);
-            }
-            reactor.closed_elsewhere.store(true, Ordering::Release);
-            reactor.kick_locked();
-        }
-    });
 }
 
 impl Reactor {
@@ -278,7 +157,7 @@ impl Reactor {
 
     /// A new, empty epoll set in place of the old one.
     pub(crate) fn renew_epoll_fd(&self) -> Result<c_int, Errno> {
-        LOOPS.lock.with(|| {
+        loops::locked(|| {
             let old = self.epfd.swap(0, Ordering::AcqRel) - 1;
             if old >= 0 {
                 // First: it may be the last descriptor to be had.
@@ -294,13 +173,34 @@ impl Reactor {
         })
     }
 
-    fn close_descriptors(&self) {
+    pub(super) fn close_descriptors(&self) {
         for cell in [&self.epfd, &self.kick_fd] {
             let fd = cell.swap(0, Ordering::AcqRel) - 1;
             if fd >= 0 {
                 epoll::close(fd);
             }
         }
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn environment(&self) -> *const Env {
+        self.env.get()
+    }
+
+    /// Another thread closed a number that this loop has. The list of loops is locked.
+    pub(super) fn note_closed_elsewhere(&self) {
+        self.closed_elsewhere.store(true, Ordering::Release);
+    }
+
+    /// If the number is one of the loop's own, it is the program's from now on.
+    pub(super) fn lose_if_ours(&self, fd: c_int) {
+        if self.epoll_fd_if_any() == fd {
+            self.lose_epoll_fd();
+        }
+        let _ = self.kick_fd.compare_exchange(fd + 1, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// The epoll descriptor is gone, or about to be closed by the program: its number is not ours any more.
@@ -340,8 +240,8 @@ impl Reactor {
         unsafe { self.timeout.get().write_volatile(value) };
     }
 
-    /// Wakes the loop from another thread. LOOPS is locked.
-    fn kick_locked(&self) {
+    /// Wakes the loop from another thread. The list of loops is locked.
+    pub(super) fn kick_locked(&self) {
         self.kicked.store(true, Ordering::Release);
         let mut kick = self.kick_fd.load(Ordering::Relaxed) - 1;
         if kick < 0 {

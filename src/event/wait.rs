@@ -17,12 +17,12 @@ use core::ptr::{NonNull, null_mut};
 use crate::event::offload;
 use crate::event::reactor::Reactor;
 use crate::event::registration::{Node, Refused};
-use crate::hook::real;
 use crate::routine::cond;
 use crate::routine::coroutine::{Outcome, WaitKind, WaitState};
 use crate::routine::{Co, Env, yield_now};
 use crate::sys::clock::Nanos;
-use crate::sys::errno::{Errno, check};
+use crate::sys::errno::Errno;
+use crate::sys::poll as sys_poll;
 use crate::util::pool;
 
 /// The tick at which a wait of `ms` milliseconds that begins now is over.
@@ -196,7 +196,7 @@ pub(crate) unsafe fn poll(
                 // Closed numbers and files: the plain call knows what to report, at once.
                 through_the_loop(env, reactor);
                 // SAFETY: as the caller vouches.
-                let ready = check(unsafe { (real::get().poll)(fds, count as libc::nfds_t, 0) })?;
+                let ready = unsafe { sys_poll::now(fds, count) }?;
                 if ready != 0 || deadline.is_some_and(|tick| Nanos::now().tick() >= tick) {
                     return Ok(ready);
                 }
@@ -316,10 +316,7 @@ unsafe fn wait_for_many(
     env.guarded(|| drop_nodes(env, reactor, co));
     if saw_part {
         // SAFETY: as the caller vouches. If somebody took what was ready meanwhile, the loop's word stands.
-        let now = unsafe { (real::get().poll)(fds, count as libc::nfds_t, 0) };
-        if now > 0 {
-            ready = now;
-        }
+        ready = unsafe { sys_poll::now(fds, count) }.ok().filter(|&now| now > 0).unwrap_or(ready);
     }
     Ok(Ended::With(ready))
 }

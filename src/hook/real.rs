@@ -208,17 +208,8 @@ fn next(symbol: &CStr) -> *mut c_void {
     core::hint::black_box(found)
 }
 
-/// When the library is loaded.
-extern "C" fn load() {
+/// Finds the real functions. Called once, when the library is loaded.
+pub(crate) fn find() {
     // SAFETY: see `Table`: nothing of ours runs yet.
     find_all(unsafe { &mut *REAL.0.get() });
-    // SAFETY: a string.
-    let wish = unsafe { environ_value(c"LIBCO_LOG".as_ptr()) };
-    // SAFETY: not null: a string of the environment.
-    log::configure((!wish.is_null()).then(|| unsafe { CStr::from_ptr(wish) }));
-    crate::capi::connect_log_shim();
 }
-
-#[used]
-#[unsafe(link_section = ".init_array")]
-static LOAD: extern "C" fn() = load;

@@ -22,6 +22,7 @@ use crate::event::{self, Reactor};
 use crate::routine::cond::Cond;
 use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK};
 use crate::routine::stack::{self, StackMem};
+use crate::routine::stack_cache;
 use crate::sys::errno::Errno;
 use crate::sys::exceptions::{self, ExceptionState};
 use crate::sys::heap::{self, Zeroed};
@@ -55,7 +56,7 @@ pub(crate) struct Env {
     main_stack: StackMem,
     no_exceptions: ExceptionState,
     main: Coroutine,
-    pub(crate) stacks: stack::Cache,
+    pub(crate) stacks: stack_cache::Cache,
     pub(crate) objects: pool::Cache,
 }
 
@@ -90,7 +91,6 @@ pub(crate) fn current_or_new() -> Result<&'static Env, Errno> {
 
 #[cold]
 fn create() -> Result<&'static Env, Errno> {
-    crate::routine::prepare_process();
     let object = heap::alloc::<Env>().ok_or(Errno(libc::ENOMEM))?;
     if thread::call_at_end(thread_ends, object.as_ptr().cast()).is_err() {
         // SAFETY: just made, seen by nobody.

@@ -5,7 +5,7 @@
 //! | coroutine | the control block |
 //! | env | the thread's environment, its life and end |
 //! | run | resume, yield, end |
-//! | stack | private stacks |
+//! | stack, stack_cache | private stacks, and those a thread keeps |
 //! | copy | copy stacks |
 //! | cond | conditions and the mutex |
 //! | extra, environ | specifics, environment variables of a coroutine |
@@ -20,11 +20,11 @@ pub(crate) mod environ;
 pub(crate) mod extra;
 pub(crate) mod run;
 pub(crate) mod stack;
+pub(crate) mod stack_cache;
 
 use core::ffi::{c_int, c_void};
 use core::mem::size_of;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use coroutine::{Co, Coroutine, Routine};
 pub(crate) use env::Env;
@@ -186,35 +186,9 @@ pub(crate) fn running() -> *const Coroutine {
     env::current().map_or(null_mut::<Coroutine>().cast_const(), |env| &raw const *env.running())
 }
 
-/// Everything that is held across fork, in the order it is taken.
-fn fork_locks() -> [&'static Lock; 6] {
-    let [loops, jobs] = event::fork_locks();
-    [env::fork_lock(), loops, jobs, crate::hook::fork_lock(), stack::fork_lock(), pool::fork_lock()]
+/// Held across fork: environments, stacks.
+pub(crate) fn fork_locks() -> [&'static Lock; 2] {
+    [env::fork_lock(), stack::fork_lock()]
 }
 
-/// Once per process: keeps the library usable in a child of fork.
-pub(crate) fn prepare_process() {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if DONE.swap(true, Ordering::Relaxed) {
-        return;
-    }
-    unsafe extern "C" fn before() {
-        for lock in fork_locks() {
-            lock.lock();
-        }
-    }
-    fn unlock_all() {
-        for lock in fork_locks().into_iter().rev() {
-            lock.unlock();
-        }
-    }
-    unsafe extern "C" fn in_parent() {
-        unlock_all();
-    }
-    unsafe extern "C" fn in_child() {
-        unlock_all();
-        env::after_fork_in_child();
-    }
-    // SAFETY: plain functions that stay for the life of the process.
-    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-}
+pub(crate) use env::after_fork_in_child;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The `StackMem` records lie apart, in the C heap: no overflow reaches them. Guards are installed in
-//! batches as the slab fills, before the first use. Each thread keeps some free stacks (last in,
-//! first out: their pages are warm), the rest waits in the slab. [`trim`] gives the memory of free
+//! batches as the slab fills, before the first use. Each thread keeps some free stacks
+//! (`stack_cache`), the rest waits in the slab. [`trim`] gives the memory of free
 //! stacks back to the kernel; a slab with none in use is unmapped. A stack may be freed by any thread.
 
 use core::cell::{Cell, UnsafeCell};
@@ -70,7 +70,7 @@ const _: () = assert!(size_of::<Slab>() <= HEADER && HEADER.is_multiple_of(size_
 
 /// All slabs of one stack size.
 #[repr(C)]
-struct Class {
+pub(super) struct Class {
     link: Link,
     /// Slabs with a stack to give first.
     slabs: List,
@@ -96,131 +96,17 @@ static CENTRAL: Central = Central { lock: Lock::new(), classes: UnsafeCell::new(
 /// Stacks given back since the last trim: nothing to do below a handful.
 static IDLE: AtomicUsize = AtomicUsize::new(0);
 
+/// Runs `section` with the slabs locked.
+pub(super) fn locked<R>(section: impl FnOnce() -> R) -> R {
+    CENTRAL.lock.with(section)
+}
+
 /// Held across fork, so that the child finds the slabs whole.
 pub(crate) fn fork_lock() -> &'static Lock {
     &CENTRAL.lock
 }
 
-/// Stack sizes a thread keeps free stacks of.
-const SIZES: usize = 4;
-/// Free stacks of a size a thread keeps.
-const KEEP: u32 = 64;
-
-#[repr(C)]
-struct CacheLine {
-    size: Cell<usize>,
-    free: Cell<*const StackMem>,
-    count: Cell<u32>,
-}
-
-/// One thread's free stacks. All-zero bytes are an empty cache.
-#[repr(C)]
-pub(crate) struct Cache([CacheLine; SIZES]);
-
-impl Cache {
-    /// A stack of `size` bytes (whole pages), `None` without memory.
-    #[inline]
-    pub(crate) fn take(&self, size: usize) -> Option<NonNull<StackMem>> {
-        for line in &self.0 {
-            if line.size.get() == size
-                && let Some(stack) = NonNull::new(line.free.get().cast_mut())
-            {
-                line.pop();
-                return Some(stack);
-            }
-        }
-        self.refill(size)
-    }
-
-    /// # Safety
-    /// `stack` came from `take` or [`take_central`], and nobody runs on it any more.
-    #[inline]
-    pub(crate) unsafe fn put(&self, stack: NonNull<StackMem>) {
-        // SAFETY: a record lives as long as its slab, which has this stack out.
-        let stack = unsafe { stack.as_ref() };
-        let size = stack.stack_size.get() as usize;
-        let mut line = &self.0[0];
-        if line.size.get() != size {
-            line = self.line_for(size);
-        }
-        line.push(stack);
-        if line.count.get() > KEEP {
-            line.give_back(KEEP / 2);
-        }
-    }
-
-    /// The line of a size, or an empty one, or one that is emptied for it.
-    fn line_for(&self, size: usize) -> &CacheLine {
-        let mine = self.0.iter().find(|line| line.size.get() == size);
-        let line = mine.or_else(|| self.0.iter().find(|line| line.count.get() == 0)).unwrap_or_else(|| {
-            let last = &self.0[SIZES - 1];
-            last.give_back(0);
-            last
-        });
-        line.size.set(size);
-        line
-    }
-
-    #[cold]
-    fn refill(&self, size: usize) -> Option<NonNull<StackMem>> {
-        let line = self.line_for(size);
-        CENTRAL.lock.with(|| {
-            // SAFETY: the lock is held.
-            let class = unsafe { class_of(size) }?;
-            // As many at once as the slab has opened already, up to a batch.
-            for _ in 0..KEEP / 4 {
-                // SAFETY: the lock is held.
-                let Some(stack) = (unsafe { take_from(class, line.count.get() == 0) }) else { break };
-                // SAFETY: just taken.
-                line.push(unsafe { stack.as_ref() });
-            }
-            NonNull::new(line.free.get().cast_mut())
-        })?;
-        let stack = NonNull::new(line.free.get().cast_mut())?;
-        line.pop();
-        Some(stack)
-    }
-
-    /// Gives back all but a few; the memory goes back to the kernel with the next [`trim`].
-    pub(crate) fn shrink(&self, keep: u32) {
-        for line in &self.0 {
-            if line.count.get() > keep {
-                line.give_back(keep);
-            }
-        }
-    }
-}
-
-impl CacheLine {
-    #[inline(always)]
-    fn push(&self, stack: &StackMem) {
-        stack.occupy_co.set(self.free.get().cast());
-        self.free.set(stack);
-        self.count.set(self.count.get() + 1);
-    }
-
-    /// Takes the first one out; the line has one.
-    #[inline(always)]
-    fn pop(&self) {
-        // SAFETY: records in the cache are alive, and their `occupy_co` is the next one.
-        let stack = unsafe { &*self.free.get() };
-        self.free.set(stack.occupy_co.replace(null()).cast());
-        self.count.set(self.count.get() - 1);
-    }
-
-    fn give_back(&self, keep: u32) {
-        CENTRAL.lock.with(|| {
-            while self.count.get() > keep {
-                let stack = self.free.get();
-                self.pop();
-                // SAFETY: the lock is held; the stack was free in our cache.
-                unsafe { put_back(stack) };
-            }
-        });
-    }
-}
-
-/// As [`Cache::put`], for a thread without a cache.
+/// As [`Cache::put`](super::stack_cache::Cache::put), for a thread without a cache.
 ///
 /// # Safety
 /// As there.
@@ -229,7 +115,7 @@ pub(crate) unsafe fn put_central(stack: NonNull<StackMem>) {
     CENTRAL.lock.with(|| unsafe { put_back(stack.as_ptr()) });
 }
 
-/// As [`Cache::take`], for a thread without a cache.
+/// As [`Cache::take`](super::stack_cache::Cache::take), for a thread without a cache.
 pub(crate) fn take_central(size: usize) -> Option<NonNull<StackMem>> {
     CENTRAL.lock.with(|| {
         // SAFETY: the lock is held.
@@ -241,7 +127,7 @@ pub(crate) fn take_central(size: usize) -> Option<NonNull<StackMem>> {
 
 /// # Safety
 /// The lock is held.
-unsafe fn class_of(size: usize) -> Option<&'static Class> {
+pub(super) unsafe fn class_of(size: usize) -> Option<&'static Class> {
     // SAFETY: the lock makes this thread the only user.
     let classes = unsafe { &*CENTRAL.classes.get() };
     let mut at = classes.first();
@@ -267,7 +153,7 @@ unsafe fn class_of(size: usize) -> Option<&'static Class> {
 ///
 /// # Safety
 /// The lock is held.
-unsafe fn take_from(class: &'static Class, may_grow: bool) -> Option<NonNull<StackMem>> {
+pub(super) unsafe fn take_from(class: &'static Class, may_grow: bool) -> Option<NonNull<StackMem>> {
     let mut at = class.slabs.first();
     while let Some(link) = at {
         // SAFETY: `link` is the first member of a live Slab.
@@ -383,7 +269,7 @@ impl Slab {
 
 /// # Safety
 /// The lock is held; nobody runs on the stack.
-unsafe fn put_back(stack: *const StackMem) {
+pub(super) unsafe fn put_back(stack: *const StackMem) {
     // SAFETY: a record lives as long as its slab, which has this stack out.
     let stack = unsafe { &*stack };
     // SAFETY: every record lies behind its slab's header.
@@ -498,36 +384,4 @@ pub(crate) unsafe fn free_alone(record: &StackMem) {
     let base = record.stack_buffer.replace(null_mut()).wrapping_sub(PAGE);
     // SAFETY: as the caller vouches.
     unsafe { pages::release(base, record.stack_size.get() as usize + PAGE) };
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stacks_are_apart_writable_and_come_back() {
-        // SAFETY: all-zero bytes are an empty cache.
-        let cache: Cache = unsafe { core::mem::zeroed() };
-        for size in [4096_usize, 16 * 1024, 128 * 1024] {
-            let mut stacks: Vec<_> = (0..700).map(|_| cache.take(size).unwrap()).collect();
-            // SAFETY: live records.
-            stacks.sort_by_key(|s| unsafe { s.as_ref() }.stack_buffer.get().addr());
-            for pair in stacks.windows(2) {
-                // SAFETY: live records.
-                let (a, b) = unsafe { (pair[0].as_ref(), pair[1].as_ref()) };
-                assert!(a.stack_bp.get().addr() + PAGE <= b.stack_buffer.get().addr());
-                // SAFETY: the lowest and the highest byte of a stack of ours.
-                unsafe {
-                    a.stack_buffer.get().write(1);
-                    a.stack_bp.get().wrapping_sub(1).write(2);
-                }
-            }
-            for stack in stacks {
-                // SAFETY: taken above.
-                unsafe { cache.put(stack) };
-            }
-        }
-        cache.shrink(0);
-        trim(1);
-    }
 }

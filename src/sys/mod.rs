@@ -1,7 +1,6 @@
 //! The one door to the kernel and the C runtime. -1 and errno become `Result` here and nowhere else.
 //!
-//! The library's own calls to hooked names go through `raw` system calls or through
-//! [`crate::hook::real`], never through the exported hooks.
+//! The library's own calls of what is hooked are raw system calls, never the exported hooks.
 
 pub(crate) mod clock;
 pub(crate) mod epoll;
@@ -11,4 +10,5 @@ pub(crate) mod heap;
 pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod pages;
+pub(crate) mod poll;
 pub(crate) mod thread;

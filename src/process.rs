@@ -1,0 +1,53 @@
+//! What happens once per process: when the library is loaded, and around fork.
+//!
+//! The only module above `capi` and `hook`: it knows them all, none knows it.
+
+use core::ffi::CStr;
+
+use crate::sys::lock::Lock;
+use crate::sys::log;
+use crate::util::pool;
+use crate::{capi, event, hook, routine};
+
+/// Everything that is held across fork, in the order in which locks are taken.
+fn fork_locks() -> [&'static Lock; 6] {
+    let [loops, jobs] = event::fork_locks();
+    let [environments, stacks] = routine::fork_locks();
+    [environments, loops, jobs, hook::fork_lock(), stacks, pool::fork_lock()]
+}
+
+unsafe extern "C" fn before_fork() {
+    for lock in fork_locks() {
+        lock.lock();
+    }
+}
+
+unsafe extern "C" fn after_fork_in_parent() {
+    for lock in fork_locks().into_iter().rev() {
+        lock.unlock();
+    }
+}
+
+unsafe extern "C" fn after_fork_in_child() {
+    for lock in fork_locks().into_iter().rev() {
+        lock.unlock();
+    }
+    routine::after_fork_in_child();
+}
+
+/// Runs when the library is loaded, before main.
+extern "C" fn load() {
+    hook::real::find();
+    // SAFETY: a string; the C library's own getenv, or its like.
+    let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_LOG".as_ptr()) };
+    // SAFETY: not null: a string of the environment.
+    log::configure((!wish.is_null()).then(|| unsafe { CStr::from_ptr(wish) }));
+    capi::connect_log_shim();
+    let (before, parent, child) = (before_fork, after_fork_in_parent, after_fork_in_child);
+    // SAFETY: plain functions of this library, which the C library forgets if it unloads it.
+    unsafe { libc::pthread_atfork(Some(before), Some(parent), Some(child)) };
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOAD: extern "C" fn() = load;
