@@ -58,6 +58,7 @@ lib: lib/libcolib.a solib/$(SONAME) solib/libcolib.so
 examples: $(EXAMPLES)
 
 cargo-build:
+	@command -v $(CARGO) >/dev/null || { echo "make: colib is written in Rust and needs cargo: see https://rustup.rs, or set CARGO" >&2; exit 1; }
 	$(RUN_CARGO) build --release --lib
 
 # Replaced by a rename, so that programs that run on the old file keep it; left alone when nothing
@@ -106,7 +107,7 @@ lint: fmt-check
 	$(RUN_CARGO) clippy --release --all-targets -- -D warnings
 
 INSTALLED := $(addprefix $(INCLUDEDIR)/,$(notdir $(HEADERS))) \
-	$(addprefix $(LIBDIR)/,libcolib.a $(SONAME) libcolib.so pkgconfig/colib.pc \
+	$(addprefix $(LIBDIR)/,libcolib.a $(SONAME) libcolib.so pkgconfig/colib.pc pkgconfig/colib-static.pc \
 	cmake/libco/libcoConfig.cmake cmake/libco/libcoConfigVersion.cmake)
 
 # The templates are those of CMakeLists.txt, and so is the result.
@@ -118,18 +119,20 @@ fill = sed -e 's|@COLIB_VERSION@|$(VERSION)|g' -e 's|@COLIB_SONAME@|$(SONAME)|g'
 	-e 's|@COLIB_LINK_LIBRARIES@|$(subst $(space),;,$(strip $(patsubst -l%,%,$(LINKS))))|g'
 
 install: lib
+	@case '$(DESTDIR)$(INCLUDEDIR)$(LIBDIR)' in *" "*) echo "make install: a path with a space cannot be used" >&2; exit 1;; esac
 	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/cmake/libco
 	install -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)
 	install -m 644 lib/libcolib.a $(DESTDIR)$(LIBDIR)
 	install -m 755 solib/$(SONAME) $(DESTDIR)$(LIBDIR)
 	ln -sfn $(SONAME) $(DESTDIR)$(LIBDIR)/libcolib.so
 	$(fill) cmake/colib.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/colib.pc
+	$(fill) cmake/colib-static.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/colib-static.pc
 	$(fill) cmake/libcoConfig.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/libco/libcoConfig.cmake
 	$(fill) cmake/libcoConfigVersion.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/libco/libcoConfigVersion.cmake
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
-	-rmdir $(DESTDIR)$(LIBDIR)/cmake/libco 2>/dev/null
+	rmdir $(DESTDIR)$(LIBDIR)/cmake/libco 2>/dev/null || true
 
 clean:
 	rm -rf lib solib $(EXAMPLES) $(BUILD_DIR)

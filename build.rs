@@ -7,6 +7,8 @@ fn main() {
     // The original's CMake build records libcolib.so.0.5; programs linked to it look for that name.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcolib.so.0.5");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,relro,-z,now");
+    // Threads that used the library call it when they end: it is never unloaded under them.
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     cc::Build::new()
         .file("src/capi/log_shim.c")
         .flag_if_supported("-fvisibility=hidden")

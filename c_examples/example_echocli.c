@@ -14,6 +14,7 @@
 
 #include <stdalign.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 
 static const char USAGE[] = "IP PORT TASK_COUNT PROCESS_COUNT [SECONDS]";
@@ -56,6 +57,9 @@ static enum outcome exchange(int fd, unsigned seed)
     return memcmp(sent, got, length) == 0 ? SUCCEEDED : WRONG;
 }
 
+/* The first failed connect of a process says why; the others are counted. */
+static bool told_why;
+
 static void *client_routine(void *argument)
 {
     unsigned seed = (unsigned)(uintptr_t)argument;
@@ -70,6 +74,9 @@ static void *client_routine(void *argument)
                 atomic_fetch_add_explicit(&mine->succeeded, 1, memory_order_relaxed);
                 seed += 617;
             }
+        } else if (!told_why) {
+            told_why = true;
+            fprintf(stderr, "%s: cannot connect: %s\n", program_invocation_short_name, strerror(errno));
         }
         atomic_fetch_add_explicit(outcome == WRONG ? &mine->wrong : &mine->failed, 1, memory_order_relaxed);
         if (fd >= 0)

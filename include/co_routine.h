@@ -71,7 +71,7 @@ typedef void (*pfn_co_log_t)(const char*);
  * there is no memory.
  *
  * Requires:
- * The pointers are NULL or valid.
+ * attr is NULL or points at attributes; arg is whatever routine takes.
  */
 int co_create(stCoRoutine_t **co, const struct stCoRoutineAttr_t *attr, pfn_co_routine_t routine, void *arg);
 
@@ -81,7 +81,8 @@ int co_create(stCoRoutine_t **co, const struct stCoRoutineAttr_t *attr, pfn_co_r
  *
  * Unlike libco, which crashes there: a coroutine that has ended, runs already, or belongs to another
  * thread is left alone, and so is NULL; a message is logged. A coroutine that never ran belongs to the
- * thread that resumes it first.
+ * thread that resumes it first. A coroutine that waits may be resumed by hand: its co_poll returns 0, its
+ * hooked read or write behaves as after a time-out, its condition wait returns.
  *
  * Requires:
  * co is NULL, or from co_create and not released.
@@ -90,8 +91,8 @@ void co_resume(stCoRoutine_t *co);
 
 #if !defined(__cpp_impl_coroutine)
 /**
- * Yields the coroutine that runs in co's thread, which is the caller, back to whoever resumed it. As
- * libco. In C++20 co_yield is a keyword: there the name is co_yield_co.
+ * Yields the running coroutine, which co belongs to the thread of, back to whoever resumed it: co itself
+ * does not matter. As libco. In C++20 co_yield is a keyword: there the name is co_yield_co.
  *
  * Requires:
  * co is NULL, or from co_create and not released.
@@ -243,7 +244,7 @@ int co_cond_broadcast(stCoCond_t *cond);
  * Waits until the condition is signalled or timeout_ms milliseconds are over; 0 or less: for ever.
  *
  * Returns 0 in both cases, as libco (co_cond_wait tells them apart). Unlike libco, which crashes there:
- * -1 with errno EPERM outside a coroutine, or if coroutines of another thread wait on it.
+ * -1 with errno EPERM outside a coroutine, or if coroutines of another thread wait on it; EINVAL for NULL.
  *
  * Requires:
  * cond is NULL, or from co_cond_alloc and not freed.
@@ -253,13 +254,14 @@ int co_cond_timedwait(stCoCond_t *cond, int timeout_ms);
 /**
  * As co_cond_timedwait, but tells how the wait ended. Not in libco.
  *
- * Returns 0: signalled; ETIMEDOUT: the time is over; ECANCELED: the condition was freed, or the
- * coroutine was resumed by hand; EPERM: this caller cannot wait here; EINVAL: cond is NULL; ENOMEM.
+ * Returns 0: signalled; ETIMEDOUT: the time is over; ECANCELED: the condition was freed meanwhile (told
+ * when the time is over), or the coroutine was resumed by hand; EPERM: this caller cannot wait here; EINVAL: cond is NULL; ENOMEM.
  *
  * Requires:
  * cond is NULL, or from co_cond_alloc and not freed.
  */
-int co_cond_wait(stCoCond_t *cond, int timeout_ms);
+int co_cond_wait(stCoCond_t *cond,
+                 int timeout_ms);
 
 /**
  * Makes iCount copy stacks of iStackSize bytes each (rounded up to 4 KiB). Coroutines created with them
@@ -282,8 +284,9 @@ void co_set_env_list(const char **name, size_t cnt);
 
 /**
  * accept(2) that makes the new socket known to the hooks: reads and writes on it in a coroutine with
- * hooks on are cooperative. Hooks may be on or off; the socket is not made non-blocking; never waits
- * longer than accept would. As libco, where no header declares it.
+ * hooks on are cooperative. Hooks may be on or off; the socket is not made non-blocking. It waits as
+ * accept does: on a blocking listener it stops the whole thread. A listener made with hooks on, or
+ * non-blocking, gives EAGAIN: wait for it in poll or co_poll first. As libco, where no header declares it.
  *
  * Returns the new descriptor, or -1 with errno as accept(2).
  *
@@ -293,16 +296,18 @@ void co_set_env_list(const char **name, size_t cnt);
 int co_accept(int fd, struct sockaddr *addr, socklen_t *len);
 
 /**
- * Sets the time-outs of a descriptor that the hooks know, as SO_RCVTIMEO and SO_SNDTIMEO would, or with
- * fd = -1 those that descriptors made later start with (1000 ms, as libco). Not in libco.
+ * Sets the time-outs of a descriptor that the hooks know (a socket made with hooks on, or from co_accept,
+ * or a dup of one by fcntl), as SO_RCVTIMEO and SO_SNDTIMEO would but without the kernel hearing of it; or
+ * with fd = -1 those that descriptors made later in any thread start with (1000 ms, as libco). Not in libco.
  *
- * read_ms, write_ms: milliseconds; negative: for ever. Returns 0, or -1 with errno EBADF if the hooks
+ * read_ms, write_ms: milliseconds; 0: calls do not wait; negative: for ever. connect, too, keeps to
+ * write_ms if it is set for its socket. Returns 0, or -1 with errno EBADF if the hooks
  * do not know fd.
  */
 int co_set_timeout(int fd, int read_ms, int write_ms);
 
 /**
- * Sends the library's messages (misuse, lack of memory) to handler; NULL: nowhere, or to standard error
+ * Sends the library's messages (misuse, lack of memory) of all threads to handler; NULL: nowhere, or to standard error
  * if LIBCO_LOG=1 is in the environment when the program starts. Not in libco, which prints nothing.
  */
 void co_set_log_handler(pfn_co_log_t handler);

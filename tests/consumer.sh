@@ -133,6 +133,8 @@ for pair in "${compilers[@]}"; do
     # shellcheck disable=SC2046 # pkg-config answers with several words
     LD_LIBRARY_PATH=$prefix/lib by_hand "$cc" "$cxx" "pkg-config, shared" shared $(pkg-config --cflags --libs colib)
     # shellcheck disable=SC2046
+    # shellcheck disable=SC2046 # pkg-config answers with several words
+    by_hand "$cc" "$cxx" "pkg-config, colib-static" static $(pkg-config --cflags --libs colib-static)
     by_hand "$cc" "$cxx" "pkg-config, static" static -Wl,-Bstatic $(pkg-config --cflags --libs colib) \
         -Wl,-Bdynamic $(pkg-config --static --libs-only-l colib | sed 's/-lcolib//')
 

@@ -48,7 +48,7 @@ const _: () = {
 /// there is no memory.
 ///
 /// # Safety
-/// The pointers are NULL or valid.
+/// attr is NULL or points at attributes; arg is whatever routine takes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn co_create(
     co: *mut *mut stCoRoutine_t,
@@ -57,6 +57,7 @@ pub unsafe extern "C-unwind" fn co_create(
     arg: *mut c_void,
 ) -> c_int {
     if co.is_null() {
+        log::log!("co_create: no place for the coroutine: co is NULL");
         return -libc::EINVAL;
     }
     // SAFETY: NULL, or the caller's attributes; packed, so read unaligned.
@@ -68,7 +69,10 @@ pub unsafe extern "C-unwind" fn co_create(
     });
     let (result, status) = match made {
         Ok(made) => (made.as_ptr().cast_mut(), 0),
-        Err(Errno(error)) => (null_mut(), -error),
+        Err(Errno(error)) => {
+            log::log!("co_create: no memory for a coroutine or its stack");
+            (null_mut(), -error)
+        }
     };
     // SAFETY: not NULL.
     unsafe { co.write(result) };
@@ -80,7 +84,8 @@ pub unsafe extern "C-unwind" fn co_create(
 ///
 /// Unlike libco, which crashes there: a coroutine that has ended, runs already, or belongs to another
 /// thread is left alone, and so is NULL; a message is logged. A coroutine that never ran belongs to the
-/// thread that resumes it first.
+/// thread that resumes it first. A coroutine that waits may be resumed by hand: its co_poll returns 0, its
+/// hooked read or write behaves as after a time-out, its condition wait returns.
 ///
 /// # Safety
 /// co is NULL, or from co_create and not released.
@@ -90,8 +95,8 @@ pub unsafe extern "C-unwind" fn co_resume(co: *mut stCoRoutine_t) {
     unsafe { routine::resume(co) }
 }
 
-/// Yields the coroutine that runs in co's thread, which is the caller, back to whoever resumed it. As
-/// libco. In C++20 co_yield is a keyword: there the name is co_yield_co.
+/// Yields the running coroutine, which co belongs to the thread of, back to whoever resumed it: co itself
+/// does not matter. As libco. In C++20 co_yield is a keyword: there the name is co_yield_co.
 ///
 /// # Safety
 /// co is NULL, or from co_create and not released.
@@ -259,7 +264,10 @@ pub extern "C-unwind" fn co_setspecific(key: pthread_key_t, value: *const c_void
     match env::current().map(|env| env.running()).filter(|co| !co.is_main()) {
         Some(co) => match extra::set_specific(routine::Co::of(co), key as usize, value.cast_mut()) {
             Ok(()) => 0,
-            Err(Errno(error)) => error,
+            Err(Errno(error)) => {
+                log::log!("co_setspecific: key {key} is not below 1024, or there is no memory");
+                error
+            }
         },
         // SAFETY: any key is allowed: an unknown one gives EINVAL.
         None => unsafe { libc::pthread_setspecific(key, value) },
@@ -366,7 +374,7 @@ pub unsafe extern "C-unwind" fn co_cond_broadcast(cond: *mut stCoCond_t) -> c_in
 /// Waits until the condition is signalled or timeout_ms milliseconds are over; 0 or less: for ever.
 ///
 /// Returns 0 in both cases, as libco (co_cond_wait tells them apart). Unlike libco, which crashes there:
-/// -1 with errno EPERM outside a coroutine, or if coroutines of another thread wait on it.
+/// -1 with errno EPERM outside a coroutine, or if coroutines of another thread wait on it; EINVAL for NULL.
 ///
 /// # Safety
 /// cond is NULL, or from co_cond_alloc and not freed.
@@ -381,8 +389,8 @@ pub unsafe extern "C-unwind" fn co_cond_timedwait(cond: *mut stCoCond_t, timeout
 
 /// As co_cond_timedwait, but tells how the wait ended. Not in libco.
 ///
-/// Returns 0: signalled; ETIMEDOUT: the time is over; ECANCELED: the condition was freed, or the
-/// coroutine was resumed by hand; EPERM: this caller cannot wait here; EINVAL: cond is NULL; ENOMEM.
+/// Returns 0: signalled; ETIMEDOUT: the time is over; ECANCELED: the condition was freed meanwhile (told
+/// when the time is over), or the coroutine was resumed by hand; EPERM: this caller cannot wait here; EINVAL: cond is NULL; ENOMEM.
 ///
 /// # Safety
 /// cond is NULL, or from co_cond_alloc and not freed.
@@ -407,6 +415,7 @@ pub extern "C-unwind" fn co_alloc_sharestack(iCount: c_int, iStackSize: c_int) -
     match copy::new_group(iCount, iStackSize) {
         Ok(group) => group.as_ptr(),
         Err(error) => {
+            log::log!("co_alloc_sharestack: {iCount} stacks of {iStackSize} bytes: bad numbers or no memory");
             error.set();
             null_mut()
         }
@@ -428,8 +437,9 @@ pub unsafe extern "C-unwind" fn co_set_env_list(name: *mut *const c_char, cnt: u
 }
 
 /// accept(2) that makes the new socket known to the hooks: reads and writes on it in a coroutine with
-/// hooks on are cooperative. Hooks may be on or off; the socket is not made non-blocking; never waits
-/// longer than accept would. As libco, where no header declares it.
+/// hooks on are cooperative. Hooks may be on or off; the socket is not made non-blocking. It waits as
+/// accept does: on a blocking listener it stops the whole thread. A listener made with hooks on, or
+/// non-blocking, gives EAGAIN: wait for it in poll or co_poll first. As libco, where no header declares it.
 ///
 /// Returns the new descriptor, or -1 with errno as accept(2).
 ///
@@ -441,10 +451,12 @@ pub unsafe extern "C-unwind" fn co_accept(fd: c_int, addr: *mut sockaddr, len: *
     unsafe { hook::accept_recorded(fd, addr, len) }
 }
 
-/// Sets the time-outs of a descriptor that the hooks know, as SO_RCVTIMEO and SO_SNDTIMEO would, or with
-/// fd = -1 those that descriptors made later start with (1000 ms, as libco). Not in libco.
+/// Sets the time-outs of a descriptor that the hooks know (a socket made with hooks on, or from co_accept,
+/// or a dup of one by fcntl), as SO_RCVTIMEO and SO_SNDTIMEO would but without the kernel hearing of it; or
+/// with fd = -1 those that descriptors made later in any thread start with (1000 ms, as libco). Not in libco.
 ///
-/// read_ms, write_ms: milliseconds; negative: for ever. Returns 0, or -1 with errno EBADF if the hooks
+/// read_ms, write_ms: milliseconds; 0: calls do not wait; negative: for ever. connect, too, keeps to
+/// write_ms if it is set for its socket. Returns 0, or -1 with errno EBADF if the hooks
 /// do not know fd.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn co_set_timeout(fd: c_int, read_ms: c_int, write_ms: c_int) -> c_int {
@@ -454,7 +466,7 @@ pub extern "C-unwind" fn co_set_timeout(fd: c_int, read_ms: c_int, write_ms: c_i
     }
 }
 
-/// Sends the library's messages (misuse, lack of memory) to handler; NULL: nowhere, or to standard error
+/// Sends the library's messages (misuse, lack of memory) of all threads to handler; NULL: nowhere, or to standard error
 /// if LIBCO_LOG=1 is in the environment when the program starts. Not in libco, which prints nothing.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn co_set_log_handler(handler: pfn_co_log_t) {

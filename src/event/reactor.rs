@@ -246,7 +246,7 @@ impl Reactor {
         let mut kick = self.kick_fd.load(Ordering::Relaxed) - 1;
         if kick < 0 {
             let Ok(fresh) = epoll::eventfd() else {
-                return log!("colib: no descriptor to wake another thread's loop by");
+                return log!("no descriptor to wake another thread's loop by");
             };
             self.kick_fd.store(fresh + 1, Ordering::Relaxed);
             let epfd = self.epoll_fd_if_any();
@@ -273,7 +273,7 @@ impl Reactor {
         if self.rebuild.get() {
             self.rebuild.set(false);
             if env.guarded(|| self.rebuild()).is_err() {
-                log!("colib: no descriptor for a new epoll set, trying again");
+                log!("no descriptor for a new epoll set, trying again");
                 self.rebuild.set(true);
             }
             offload::restart();

@@ -65,18 +65,21 @@ impl Cond {
     /// Waits until signalled, or until `ms` milliseconds are over (0 or less: for ever).
     pub(crate) fn wait(&self, ms: i32) -> Result<Outcome, Errno> {
         let Some(env) = env::current() else {
-            log!("co_cond_timedwait: this thread has no coroutines");
+            log!("co_cond_wait, co_cond_timedwait: this thread has no coroutines");
             return Err(Errno(libc::EPERM));
         };
         let co = Co::of(env.running());
         if co.is_main() {
-            log!("co_cond_timedwait: the main coroutine cannot wait");
+            log!("co_cond_wait, co_cond_timedwait: the main coroutine cannot wait");
             return Err(Errno(libc::EPERM));
         }
         let reactor = env.reactor()?;
         let owner = self.owner.load(Ordering::Acquire);
         if !owner.is_null() && !core::ptr::eq(owner, env) {
-            log!("co_cond_timedwait: coroutines of another thread wait on condition {:p}", self);
+            log!(
+                "co_cond_wait, co_cond_timedwait: coroutines of another thread wait on condition {:p}",
+                self
+            );
             return Err(Errno(libc::EPERM));
         }
         env.guarded(|| {

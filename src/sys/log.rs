@@ -30,8 +30,9 @@ pub(crate) fn wanted() -> bool {
     TO_STDERR.load(Ordering::Relaxed) || !HANDLER.load(Ordering::Relaxed).is_null()
 }
 
-/// Emits one message, already formatted.
+/// Emits one message of the program's, already formatted.
 pub(crate) fn emit(text: &[u8]) {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
     let mut line = Line { bytes: [0; LINE + 2], len: 0 };
     line.push(text);
     line.send();
@@ -44,6 +45,7 @@ pub(crate) fn emit_fmt(args: fmt::Arguments<'_>) {
         return;
     }
     let mut line = Line { bytes: [0; LINE + 2], len: 0 };
+    line.push(b"colib: ");
     // A message that is too long is cut, never lost.
     let _ = line.write_fmt(args);
     line.send();

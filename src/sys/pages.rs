@@ -82,9 +82,11 @@ pub(crate) unsafe fn discard(at: *mut u8, len: usize) {
 /// The pages are ours and nobody uses them.
 pub(crate) unsafe fn guard(at: *mut u8, stride: usize, count: usize) -> Result<(), Errno> {
     if GUARDS.load(Ordering::Relaxed) == UNKNOWN {
+        let errno = Errno::last();
         // SAFETY: the first page is one of those to guard.
         let way = if unsafe { madvise_guards(at) } { BY_MADVISE } else { BY_MPROTECT };
         GUARDS.store(way, Ordering::Relaxed);
+        errno.set();
     }
     if GUARDS.load(Ordering::Relaxed) == BY_MADVISE {
         // SAFETY: the pages are ours.

@@ -19,8 +19,8 @@ pub(crate) fn call_at_end(
     let mut key = KEY.load(Ordering::Acquire);
     if key == 0 {
         let mut fresh: libc::pthread_key_t = 0;
-        // SAFETY: `fresh` is written; `at_end` is a function for all of the process's life, or the
-        // shared library's: a library that has made coroutines is never unloaded (see `pin`).
+        // SAFETY: `fresh` is written; `at_end` is there for the rest of the process's life: the shared
+        // library is marked never to be unloaded (build.rs).
         let status = unsafe { libc::pthread_key_create(&mut fresh, Some(at_end)) };
         if status != 0 {
             return Err(Errno(status));
