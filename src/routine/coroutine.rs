@@ -183,6 +183,8 @@ pub(crate) mod word {
     pub(crate) const FOR_RESUME: u64 = !HOOK;
     /// Private stack, started, not ended, nothing pending: the switch alone will do.
     pub(crate) const SUSPENDED: u64 = 1;
+    /// Private stack, new.
+    pub(crate) const NEW: u64 = 0;
     pub(crate) const SHARE_STACK: u64 = 0xff << 32;
     pub(crate) const PENDING: u64 = 0xff << 40;
 }
@@ -217,6 +219,19 @@ impl Coroutine {
 
     pub(crate) fn is_running(&self) -> bool {
         self.resumer.get().is_some()
+    }
+
+    /// Not running, waiting for nothing, on a private stack, with nothing else to free: most that are
+    /// released.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.is_running()
+            && self.wait.state() == WaitState::None
+            && self.wait.count.get() == 0
+            && !self.is_main()
+            && !self.on_copy_stack()
+            && self.extra.get().is_null()
+            && self.pv_env.get().is_null()
     }
 
     pub(crate) fn stack(&self) -> &StackMem {

@@ -40,7 +40,31 @@ use coroutine::{RELEASE_SOON, RESET_AT_END, WaitState};
 use stack::StackMem;
 
 /// A new coroutine for `env`. `share`: one of that group's stacks in turn instead of a private one.
+#[inline]
 pub(crate) fn create(
+    env: &Env,
+    stack_size: c_int,
+    share: Option<&ShareStack>,
+    pfn: Option<Routine>,
+    arg: *mut c_void,
+) -> Result<Co, Errno> {
+    if share.is_none() && env.is_mine() {
+        let stack = env.stacks.take(copy::stack_size_for(stack_size));
+        if let Some(stack) = stack {
+            if let Some(block) = env.objects.alloc(size_of::<Coroutine>()) {
+                env.count_one_more();
+                return Ok(fill(block.cast(), env, stack, false, pfn, arg));
+            }
+            free_stack(Some(env), stack);
+        }
+        return Err(Errno(libc::ENOMEM));
+    }
+    create_elsewhere(env, stack_size, share, pfn, arg)
+}
+
+/// [`create`] on a copy stack, or for another thread's environment.
+#[inline(never)]
+fn create_elsewhere(
     env: &Env,
     stack_size: c_int,
     share: Option<&ShareStack>,
@@ -51,7 +75,6 @@ pub(crate) fn create(
     let mine = env.is_mine();
     let stack = match share {
         Some(group) => copy::next_of(group),
-        None if mine => env.stacks.take(copy::stack_size_for(stack_size)),
         None => stack::take_central(copy::stack_size_for(stack_size)),
     };
     let stack = stack.ok_or(no_memory)?;
@@ -59,14 +82,31 @@ pub(crate) fn create(
     let block = if mine { env.objects.alloc(size) } else { pool::alloc_central(size) };
     let Some(block) = block else {
         if share.is_none() {
-            free_stack(mine.then_some(env), stack);
+            free_stack(None, stack);
         }
         return Err(no_memory);
     };
-    let block = block.cast::<Coroutine>();
+    if mine {
+        env.count_one_more();
+    } else {
+        env::count_foreign_new(env);
+    }
+    Ok(fill(block.cast(), env, stack, share.is_some(), pfn, arg))
+}
+
+/// Makes a fresh object a new coroutine.
+#[inline(always)]
+fn fill(
+    block: NonNull<Coroutine>,
+    env: &Env,
+    stack: NonNull<StackMem>,
+    on_copy_stack: bool,
+    pfn: Option<Routine>,
+    arg: *mut c_void,
+) -> Co {
     // SAFETY: a fresh object of this size; all-zero bytes are a valid block.
     unsafe { block.write_bytes(0, 1) };
-    // SAFETY: initialised now, alive until `dispose`.
+    // SAFETY: initialised now, alive until it is freed.
     let co = Co::of(unsafe { block.as_ref() });
     co.env.set(env);
     co.pfn.set(pfn);
@@ -76,13 +116,10 @@ pub(crate) fn create(
     co.stack_mem.set(record);
     co.ss_sp.set(record.stack_buffer.get());
     co.ss_size.set(record.stack_size.get() as usize);
-    co.c_is_share_stack.set(i8::from(share.is_some()));
-    if mine {
-        env.count_one_more();
-    } else {
-        env::count_foreign_new(env);
+    if on_copy_stack {
+        co.c_is_share_stack.set(1);
     }
-    Ok(co)
+    co
 }
 
 fn free_stack(env: Option<&Env>, stack: NonNull<StackMem>) {
@@ -95,7 +132,26 @@ fn free_stack(env: Option<&Env>, stack: NonNull<StackMem>) {
 }
 
 /// Frees a coroutine, or marks it to be freed when it yields or ends if it runs. Any thread may call it.
+#[inline]
 pub(crate) fn release(co: Co) {
+    if let Some(env) = env::current()
+        && core::ptr::eq(co.env.get(), env)
+        && co.is_plain()
+        && let Some(stack) = NonNull::new(co.stack_mem.get().cast_mut())
+        && let Some(block) = NonNull::new(co.as_ptr().cast_mut())
+    {
+        // SAFETY: its own stack, which nobody runs on.
+        unsafe { env.stacks.put(stack) };
+        // SAFETY: nobody refers to the block any more.
+        unsafe { env.objects.free(block.cast(), size_of::<Coroutine>()) };
+        env.count_one_less();
+        return;
+    }
+    release_slowly(co);
+}
+
+#[inline(never)]
+fn release_slowly(co: Co) {
     if co.is_main() {
         return log!("co_release: the main coroutine is not released");
     }

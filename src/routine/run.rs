@@ -23,13 +23,18 @@ pub(crate) unsafe fn resume(co: *const Coroutine) {
     // SAFETY: as the caller vouches.
     if let Some(next) = unsafe { Co::from_c(co) } {
         let mine = thread::slot().cast::<Env>();
-        if core::ptr::eq(next.env.get(), mine)
-            && next.word() & word::FOR_RESUME == word::SUSPENDED
-            && !next.is_running()
-        {
+        let what = next.word() & word::FOR_RESUME;
+        if core::ptr::eq(next.env.get(), mine) && what <= word::SUSPENDED && !next.is_running() {
             // SAFETY: equal to a live coroutine's environment, so not null: this thread's own.
             let env = unsafe { &*mine };
             if env.exceptions().both_empty(&next.exceptions) {
+                if what == word::NEW {
+                    if next.wait.state() != WaitState::None {
+                        // SAFETY: as the caller vouches.
+                        return unsafe { resume_slowly(co) };
+                    }
+                    build_first_frame(next);
+                }
                 let from = env.running();
                 next.resumer.set(Some(Co::of(from)));
                 env.set_running(&next);
@@ -40,6 +45,15 @@ pub(crate) unsafe fn resume(co: *const Coroutine) {
     }
     // SAFETY: as the caller vouches.
     unsafe { resume_slowly(co) };
+}
+
+/// Puts a coroutine on a private stack, which waits for nothing and does not run, at its routine's start.
+#[inline(always)]
+fn build_first_frame(co: Co) {
+    let top = co.stack().stack_bp.get();
+    // SAFETY: the end of its own stack, which nobody runs on.
+    co.sp.set(unsafe { arch::first_frame_at(top, co.as_ptr()) });
+    co.c_start.set(1);
 }
 
 /// # Safety
@@ -140,10 +154,7 @@ fn make_new(env: &Env, co: Co) {
     if co.on_copy_stack() {
         copy::forget(env, co);
     } else {
-        let top = co.stack().stack_bp.get();
-        // SAFETY: the end of its own stack, which nobody runs on: it is not running.
-        co.sp.set(unsafe { arch::first_frame_at(top, co.as_ptr()) });
-        co.c_start.set(1);
+        build_first_frame(co);
     }
 }
 
@@ -251,6 +262,23 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
     let co = unsafe { &*co };
     // SAFETY: a running coroutine belongs to this thread.
     let env = unsafe { &*co.env.get() };
+    // (Bytes, not the word: the processor cannot forward a byte just written to a load of eight.)
+    if let Some(to) = co.resumer.get()
+        && !co.on_copy_stack()
+        && co.pending() == 0
+        && !to.on_copy_stack()
+        && env.exceptions().both_empty(&to.exceptions)
+    {
+        co.resumer.set(None);
+        co.c_end.set(1);
+        env.set_running(&to);
+        return Exit { sp: to.sp.get(), service: null_mut() };
+    }
+    finish_slowly(env, co)
+}
+
+#[inline(never)]
+fn finish_slowly(env: &Env, co: &Coroutine) -> Exit {
     let Some(to) = co.resumer.take() else {
         fatal(format_args!("colib: coroutine {:p} ended, but nobody resumed it", co));
     };
@@ -265,9 +293,8 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
     if co.on_copy_stack() {
         copy::forget(env, Co::of(co));
     }
-    if !env.exceptions().both_empty(&to.exceptions) {
-        env.exceptions().exchange(&co.exceptions, &to.exceptions);
-    }
+    env.exceptions().exchange(&co.exceptions, &to.exceptions);
+    co.exceptions.clear();
     env.set_running(&to);
     if pending & RELEASE_SOON != 0 || move_here {
         let Some(service) = env.service_top() else {
