@@ -150,6 +150,54 @@ pub(crate) unsafe extern "C-unwind" fn switch(save: *mut *mut u8, sp: *mut u8) {
     )
 }
 
+/// As [`switch`], but who is resumed goes on at the start of `then`, as if the caller of this function's
+/// caller had called that instead: nothing of ours stays on the stack meanwhile. In tail position the
+/// frames are gone; called in the ordinary way it returns what `then` returns, which is the same.
+///
+/// # Safety
+/// As [`switch`].
+#[unsafe(naked)]
+pub(crate) unsafe extern "C-unwind" fn switch_into(
+    save: *mut *mut u8,
+    sp: *mut u8,
+    then: unsafe extern "C-unwind" fn() -> isize,
+) -> isize {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rdx",
+        ".cfi_adjust_cfa_offset 8",
+        "push rbp",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset rbp, 0",
+        "push rbx",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset rbx, 0",
+        "push r12",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset r12, 0",
+        "push r13",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset r13, 0",
+        "push r14",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset r14, 0",
+        "push r15",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_rel_offset r15, 0",
+        "mov qword ptr [rdi], rsp",
+        "mov rsp, rsi",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
+        "pop rbp",
+        "pop rcx",
+        "jmp rcx",
+        ".cfi_endproc",
+    )
+}
+
 /// Suspends the running context into `*save`, runs `work(arg)` on the service stack whose top is
 /// `service`, and goes on with the context whose stack pointer `work` returns.
 ///

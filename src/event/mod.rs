@@ -28,6 +28,7 @@ pub(crate) use offload::{Job, run_job};
 pub(crate) use reactor::{Reactor, free_reactor, new_reactor, run, run_until};
 pub(crate) use registration::{Node, Refused};
 pub(crate) use wait::{
-    begin, cancel, deadline_after, drop_left_nodes, poll, poll_one, suspend, through_the_loop, wake,
+    begin, begin_one, cancel, deadline_after, drop_left_nodes, end_one, poll, poll_one, suspend,
+    through_the_loop, wake,
 };
 pub(crate) use wheel::Timer;

@@ -39,6 +39,7 @@ pub(crate) fn begin(reactor: &Reactor, co: Co, kind: WaitKind, deadline: Option<
     wait.set_kind(kind);
     wait.set_outcome(Outcome::ByHand);
     wait.set_state(WaitState::Waiting);
+    wait.timer.unset();
     if let Some(tick) = deadline {
         // SAFETY: not set: the last wait has finished; it leaves the wheel before the block goes.
         unsafe { reactor.wheel.set(&wait.timer, tick, reactor.tick()) };
@@ -149,6 +150,39 @@ pub(crate) fn through_the_loop(env: &Env, reactor: &Reactor) {
     suspend(env, co);
 }
 
+/// Begins a wait of the running coroutine for one descriptor; [`end_one`] ends it.
+#[inline]
+pub(crate) fn begin_one(
+    env: &Env,
+    reactor: &Reactor,
+    fd: c_int,
+    events: u16,
+    deadline: Option<u64>,
+) -> Result<(), Refused> {
+    let co = Co::of(env.running());
+    let node = &co.wait.node;
+    node.prepare(co, fd, events);
+    env.guarded(|| {
+        reactor.register(node)?;
+        begin(reactor, co, WaitKind::Descriptor, deadline);
+        Ok(())
+    })
+}
+
+/// The running coroutine is back from what [`begin_one`] began: what happened, 0 after the time-out.
+#[inline]
+pub(crate) fn end_one(env: &Env) -> u16 {
+    let co = Co::of(env.running());
+    finish(env, co);
+    let node = &co.wait.node;
+    if node.link().is_linked() {
+        // SAFETY: linked, so its loop is there.
+        let reactor = unsafe { &*co.wait.reactor.get() };
+        env.guarded(|| reactor.unregister(node));
+    }
+    node.revents.get()
+}
+
 /// Waits for one descriptor. `Ok(0)`: the time was over (or somebody resumed the coroutine by hand).
 #[inline]
 pub(crate) fn poll_one(
@@ -158,19 +192,9 @@ pub(crate) fn poll_one(
     events: u16,
     deadline: Option<u64>,
 ) -> Result<u16, Refused> {
-    let co = Co::of(env.running());
-    let node = &co.wait.node;
-    node.prepare(co, fd, events);
-    env.guarded(|| {
-        reactor.register(node)?;
-        begin(reactor, co, WaitKind::Descriptor, deadline);
-        Ok(())
-    })?;
-    suspend(env, co);
-    if node.link().is_linked() {
-        env.guarded(|| reactor.unregister(node));
-    }
-    Ok(node.revents.get())
+    begin_one(env, reactor, fd, events, deadline)?;
+    yield_now();
+    Ok(end_one(env))
 }
 
 /// What poll(2) reports of a file that cannot be waited for, if asked.
@@ -330,6 +354,9 @@ fn node_of<'a>(co: Co, i: usize) -> &'a Node {
 
 /// The nodes that a wait left behind whose loop is gone: nobody resumed the coroutine since.
 pub(crate) fn drop_left_nodes(co: Co) {
+    if co.wait.kind() != WaitKind::Descriptors {
+        return;
+    }
     let count = co.wait.count.replace(0) as usize;
     if count > 0
         && let Some(nodes) = NonNull::new(co.wait.more.replace(null_mut()).cast())

@@ -26,6 +26,21 @@ pub(crate) struct Timer {
     expires: Cell<u64>,
 }
 
+/// Stands for "not set" in `expires`.
+const NEVER: u64 = u64::MAX;
+
+impl Timer {
+    /// The tick it was last set for, if it was.
+    pub(crate) fn expires(&self) -> Option<u64> {
+        Some(self.expires.get()).filter(|&tick| tick != NEVER)
+    }
+
+    /// Not to be set this time.
+    pub(crate) fn unset(&self) {
+        self.expires.set(NEVER);
+    }
+}
+
 /// All-zero bytes are an empty wheel that has not started.
 #[repr(C)]
 pub(crate) struct Wheel {

@@ -132,6 +132,12 @@ impl Record {
         self.has(FILLED) && self.one_more()
     }
 
+    /// Whether the last read filled its buffer.
+    #[inline]
+    pub(super) fn is_filled(&self) -> bool {
+        self.has(FILLED)
+    }
+
     /// Counts a call that did not pass through the loop; false if it is time to.
     #[inline]
     pub(super) fn one_more(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The control block: one object of 216 bytes per coroutine, all that a switch or a wait needs.
+//! The control block: one object of 224 bytes per coroutine, all that a switch or a wait needs.
 //!
 //! ```text
 //!     0  env  pfn  arg                      as the original's stCoRoutine_t
@@ -9,6 +9,7 @@
 //!   160  pvEnv  stack_mem  stack_sp  save_size  save_buffer as the original's
 //!   200  aSpec[0]
 //!   208  extra: the other specifics and whatever few coroutines need
+//!   216  io_len: with wait.more and wait.count, a read that waits without a frame
 //! ```
 //!
 //! cStart and cEnd are the truth for "new" and "ended": programs write them. "Running" is a non-null
@@ -40,9 +41,10 @@ pub(crate) struct Wait {
     pub(crate) node: Node,
     /// The loop that serves this wait.
     pub(crate) reactor: Cell<*const Reactor>,
-    /// More nodes (poll of several descriptors), the condition, or the helper's job.
+    /// More nodes (poll of several descriptors), the condition, the helper's job, or the buffer of a read
+    /// that keeps no frame while it waits.
     pub(crate) more: Cell<*mut c_void>,
-    /// How many nodes `more` has.
+    /// How many nodes `more` has; the flags of a read without frame.
     pub(crate) count: Cell<u32>,
     state: AtomicU8,
     kind: Cell<WaitKind>,
@@ -156,10 +158,12 @@ pub(crate) struct Coroutine {
     pub(crate) save_buffer: Cell<*mut u8>,
     pub(crate) spec0: Cell<*mut c_void>,
     pub(crate) extra: Cell<*mut Extra>,
+    /// Bytes that a read without frame wants.
+    pub(crate) io_len: Cell<usize>,
 }
 
 const _: () = {
-    assert!(size_of::<Coroutine>() == 216);
+    assert!(size_of::<Coroutine>() == 224);
     assert!(size_of::<Wait>() == 80);
     assert!(offset_of!(Coroutine, sp) == 24);
     assert!(offset_of!(Coroutine, ss_size) == 24 + 112);
@@ -227,7 +231,7 @@ impl Coroutine {
     pub(crate) fn is_plain(&self) -> bool {
         !self.is_running()
             && self.wait.state() == WaitState::None
-            && self.wait.count.get() == 0
+            && self.wait.kind() != WaitKind::Descriptors
             && !self.is_main()
             && !self.on_copy_stack()
             && self.extra.get().is_null()

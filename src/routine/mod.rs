@@ -28,7 +28,7 @@ use core::ptr::{NonNull, null_mut};
 
 pub(crate) use coroutine::{Co, Coroutine, Routine};
 pub(crate) use env::Env;
-pub(crate) use run::{finish, finish_on_service, resume, yield_now};
+pub(crate) use run::{finish, finish_on_service, resume, yield_into, yield_now};
 
 use crate::event;
 use crate::sys::errno::Errno;

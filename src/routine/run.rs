@@ -193,6 +193,27 @@ pub(crate) fn yield_now() {
     yield_slowly();
 }
 
+/// Yields, and goes on with `then` in place of the calling function: call it last, and return what it
+/// returns. A coroutine that waits this way keeps no frame of ours on its stack.
+#[inline(always)]
+pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize {
+    if let Some(env) = env::current() {
+        let from = env.running();
+        if let Some(to) = from.resumer.get()
+            && (to.word() & word::SHARE_STACK) | (from.word() & word::PENDING) == 0
+            && env.exceptions().both_empty(&to.exceptions)
+        {
+            from.resumer.set(None);
+            env.set_running(&to);
+            // SAFETY: the resumer is suspended in its resume, and its stack is its own.
+            return unsafe { arch::switch_into(from.sp.as_ptr(), to.sp.get(), then) };
+        }
+    }
+    yield_slowly();
+    // SAFETY: what the caller wants to go on with.
+    unsafe { then() }
+}
+
 #[inline(never)]
 extern "C-unwind" fn yield_slowly() {
     let Some(env) = env::current() else {
