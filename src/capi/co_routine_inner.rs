@@ -224,9 +224,11 @@ pub unsafe extern "C-unwind" fn co_poll_inner(
 /// Both are NULL or coroutines of the calling thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn co_swap(curr: *mut Coroutine, pending_co: *mut Coroutine) {
-    // SAFETY: as the caller vouches.
-    let pair = unsafe { (coroutine(curr), coroutine(pending_co)) };
-    match pair {
+    // SAFETY: NULL or a live coroutine, as the caller vouches.
+    let from = unsafe { coroutine(curr) };
+    // SAFETY: the caller vouches for this one too.
+    let to = unsafe { coroutine(pending_co) };
+    match (from, to) {
         (Some(from), Some(to)) => run::swap(from, to),
         _ => log!("co_swap: a coroutine is NULL"),
     }

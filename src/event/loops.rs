@@ -4,7 +4,6 @@
 //! number out of its epoll set, leaves a note, and wakes it by its eventfd. Loops leave the list, under
 //! the lock, before they go.
 
-use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::ptr::{NonNull, null};
 
@@ -18,13 +17,13 @@ use crate::util::list::List;
 
 struct Loops {
     lock: Lock,
-    list: UnsafeCell<List>,
+    list: List,
 }
 
 // SAFETY: `list` is touched with the lock held.
 unsafe impl Sync for Loops {}
 
-static LOOPS: Loops = Loops { lock: Lock::new(), list: UnsafeCell::new(List::new()) };
+static LOOPS: Loops = Loops { lock: Lock::new(), list: List::new() };
 
 /// Held across fork.
 pub(crate) fn fork_locks() -> [&'static Lock; 2] {
@@ -38,8 +37,8 @@ pub(super) fn locked<R>(section: impl FnOnce() -> R) -> R {
 
 /// A new loop.
 pub(super) fn add(reactor: &Reactor) {
-    // SAFETY: the lock is held; `remove` takes it out before it goes.
-    LOOPS.lock.with(|| unsafe { (*LOOPS.list.get()).push_back(reactor.link()) });
+    // SAFETY: a new loop is in no list; `remove` takes it out before it goes. The lock is held.
+    LOOPS.lock.with(|| unsafe { LOOPS.list.push_back(reactor.link()) });
 }
 
 /// The loop is about to go.
@@ -50,11 +49,9 @@ pub(super) fn remove(reactor: &Reactor) {
 /// Visits all loops with the lock held.
 fn each_loop(mut visit: impl FnMut(&Reactor)) {
     LOOPS.lock.with(|| {
-        // SAFETY: the lock is held.
-        let list = unsafe { &*LOOPS.list.get() };
-        let mut at = list.first();
+        let mut at = LOOPS.list.first();
         while let Some(link) = at {
-            at = list.after(link);
+            at = LOOPS.list.after(link);
             // SAFETY: `link` is a loop's first member (asserted there), and the loop is alive.
             visit(unsafe { &*link.cast::<Reactor>() });
         }

@@ -8,7 +8,7 @@
 //! A coroutine that is released while its job runs leaves the job behind: the helper frees it. All of it
 //! under one lock. A child of fork has no helpers: jobs under way are queued again.
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::Cell;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null, null_mut};
@@ -76,7 +76,7 @@ const IDLE_SECONDS: libc::time_t = 5;
 const HELPER_STACK: usize = 512 * 1024;
 
 struct Helpers {
-    queue: UnsafeCell<List>,
+    queue: List,
     threads: Cell<usize>,
     idle: Cell<usize>,
 }
@@ -86,8 +86,7 @@ unsafe impl Sync for Helpers {}
 
 static LOCK: Lock = Lock::new();
 static WORK_CAME: Signal = Signal::new();
-static HELP: Helpers =
-    Helpers { queue: UnsafeCell::new(List::new()), threads: Cell::new(0), idle: Cell::new(0) };
+static HELP: Helpers = Helpers { queue: List::new(), threads: Cell::new(0), idle: Cell::new(0) };
 
 /// Held across fork.
 pub(crate) fn fork_lock() -> &'static Lock {
@@ -108,11 +107,10 @@ pub(crate) unsafe fn run_job(env: &Env, reactor: &Reactor, job: *mut Job) -> Res
     this.loop_id.set(reactor.id());
     this.finished.set(&reactor.jobs);
     let helper = LOCK.with(|| {
-        // SAFETY: LOCK is held; the job leaves both lists before it is freed.
-        unsafe {
-            reactor.jobs.all.push_back(&this.in_loop);
-            (*HELP.queue.get()).push_back(&this.link);
-        }
+        // SAFETY: a new job is in no list, and whoever frees it unlinks it first. LOCK is held.
+        unsafe { reactor.jobs.all.push_back(&this.in_loop) };
+        // SAFETY: the same of its other link: a helper takes it out, or `unlink` does.
+        unsafe { HELP.queue.push_back(&this.link) };
         have_helper()
     });
     if let Err(error) = helper {
@@ -157,36 +155,46 @@ fn have_helper() -> Result<(), Errno> {
 
 fn start_helper() -> Result<(), Errno> {
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let attr = attr.as_mut_ptr();
+    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+    // SAFETY: initialises our own object.
+    unsafe { libc::pthread_attr_init(attr) };
+    // SAFETY: initialised by the call above.
+    unsafe { libc::pthread_attr_setdetachstate(attr, libc::PTHREAD_CREATE_DETACHED) };
+    // SAFETY: initialised; a size the C library refuses would leave its own.
+    unsafe { libc::pthread_attr_setstacksize(attr, HELPER_STACK) };
+    let status = with_signals_blocked(|| {
+        // SAFETY: `attr` is initialised and `thread` ours to write; `help` needs no argument.
+        unsafe { libc::pthread_create(thread.as_mut_ptr(), attr, help, null_mut()) }
+    });
+    // SAFETY: initialised above, used no more.
+    unsafe { libc::pthread_attr_destroy(attr) };
+    if status == 0 { Ok(()) } else { Err(Errno(status)) }
+}
+
+/// A thread that `section` makes inherits the full mask, so the program's handlers never run there.
+fn with_signals_blocked<R>(section: impl FnOnce() -> R) -> R {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut old = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
-    // SAFETY: each object is initialised by the call that takes it first. The new thread inherits the
-    // full mask, so the program's handlers never run there; ours is put back.
-    let status = unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_attr_init(attr.as_mut_ptr());
-        libc::pthread_attr_setdetachstate(attr.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
-        libc::pthread_attr_setstacksize(attr.as_mut_ptr(), HELPER_STACK);
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
-        let status = libc::pthread_create(thread.as_mut_ptr(), attr.as_ptr(), help, null_mut());
-        libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), null_mut());
-        libc::pthread_attr_destroy(attr.as_mut_ptr());
-        status
-    };
-    if status == 0 { Ok(()) } else { Err(Errno(status)) }
+    // SAFETY: initialises our own set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: `all` was filled above; the present mask is written to `old`.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()) };
+    let result = section();
+    // SAFETY: `old` is the mask that the call above took away.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), null_mut()) };
+    result
 }
 
 /// A helper thread's life.
 extern "C" fn help(_: *mut c_void) -> *mut c_void {
     LOCK.lock();
     loop {
-        // SAFETY: LOCK is held.
-        let Some(link) = (unsafe { (*HELP.queue.get()).pop_front() }) else {
+        let Some(link) = HELP.queue.pop_front() else {
             HELP.idle.set(HELP.idle.get() + 1);
             let in_time = WORK_CAME.wait(&LOCK, IDLE_SECONDS);
             HELP.idle.set(HELP.idle.get() - 1);
-            // SAFETY: LOCK is held.
-            if !in_time && unsafe { (*HELP.queue.get()).is_empty() } {
+            if !in_time && HELP.queue.is_empty() {
                 break;
             }
             continue;
@@ -205,8 +213,11 @@ extern "C" fn help(_: *mut c_void) -> *mut c_void {
             continue;
         }
         this.state.set(State::Finished);
-        // SAFETY: a loop abandons its jobs before it goes.
-        unsafe { (*this.finished.get()).done.push_back(&this.link) };
+        // SAFETY: a loop abandons its jobs before it goes, and this one is not abandoned.
+        let finished = unsafe { &*this.finished.get() };
+        // SAFETY: the job left the queue when it was taken from there, and leaves this list before it is
+        // freed. LOCK is held.
+        unsafe { finished.done.push_back(&this.link) };
         let id = this.loop_id.get();
         LOCK.unlock();
         kick_loop(id);
@@ -220,15 +231,17 @@ extern "C" fn help(_: *mut c_void) -> *mut c_void {
 /// Wakes the coroutines whose jobs are finished. In a guarded section of the loop's thread.
 pub(crate) fn collect(reactor: &Reactor) {
     loop {
-        let link = LOCK.with(|| {
+        let co = LOCK.with(|| {
             let link = reactor.jobs.done.pop_front()?;
-            // SAFETY: `link` is a job's first member.
-            unsafe { (*link.cast::<Job>()).in_loop.unlink() };
-            Some(link)
+            // SAFETY: `link` is a job's first member; a finished job is alive until its coroutine, of this
+            // thread, runs again or drops it.
+            let job = unsafe { &*link.cast::<Job>() };
+            job.in_loop.unlink();
+            Some(job.co.get())
         });
-        let Some(link) = link else { return };
-        // SAFETY: as above; its coroutine waits: one that goes abandons the job first.
-        if let Some(co) = unsafe { Co::from_c((*link.cast::<Job>()).co.get()) } {
+        let Some(co) = co else { return };
+        // SAFETY: the job's coroutine waits: one that goes abandons the job first.
+        if let Some(co) = unsafe { Co::from_c(co) } {
             wait::wake(co, Outcome::Woken);
         }
     }
@@ -260,8 +273,10 @@ pub(crate) fn abandon_all(reactor: &Reactor, mut each: impl FnMut(Co)) {
         |link: *const Link| link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast_mut().cast::<Job>();
     while let Some(link) = LOCK.with(|| reactor.jobs.all.first()) {
         let job = of_link(link);
-        // SAFETY: a job in the loop's list is alive; its coroutine waits for it.
-        if let Some(co) = unsafe { Co::from_c((*job).co.get()) } {
+        // SAFETY: a job in the loop's list is alive.
+        let co = unsafe { (*job).co.get() };
+        // SAFETY: the job's coroutine waits for it: one that goes abandons the job first.
+        if let Some(co) = unsafe { Co::from_c(co) } {
             co.wait.more.set(null_mut());
             each(co);
         }
@@ -280,7 +295,7 @@ pub(crate) fn after_fork(reactor: &Reactor) {
         if this.state.get() == State::Running {
             this.state.set(State::Queued);
             // SAFETY: a running job is in no queue. The child has one thread: nobody else is here.
-            unsafe { (*HELP.queue.get()).push_back(&this.link) };
+            unsafe { HELP.queue.push_back(&this.link) };
         }
     }
 }
@@ -306,8 +321,7 @@ pub(crate) fn no_threads_after_fork() {
 /// Starts a helper if there is work and nobody to do it (after a fork).
 pub(crate) fn restart() {
     LOCK.with(|| {
-        // SAFETY: LOCK is held.
-        if !unsafe { (*HELP.queue.get()).is_empty() } {
+        if !HELP.queue.is_empty() {
             // If there is none to be had the next job's coroutine will hear of it.
             let _ = have_helper();
         }

@@ -134,11 +134,10 @@ impl Registrations {
             let count = (index + 1).next_power_of_two().max(8);
             let grown = heap::alloc_array::<*mut Registration>(count)?;
             if let Some(old) = NonNull::new(self.chunks.get()) {
-                // SAFETY: `self.count` entries, fewer than in the new array; then nobody uses the old.
-                unsafe {
-                    core::ptr::copy_nonoverlapping(old.as_ptr(), grown.as_ptr(), self.count.get());
-                    heap::free(old);
-                }
+                // SAFETY: the old array has `self.count` entries, the new one more; it is another object.
+                unsafe { core::ptr::copy_nonoverlapping(old.as_ptr(), grown.as_ptr(), self.count.get()) };
+                // SAFETY: from `alloc_array`, in an earlier call; from here on `grown` stands for it.
+                unsafe { heap::free(old) };
             }
             self.chunks.set(grown.as_ptr());
             self.count.set(count);

@@ -33,12 +33,12 @@ const FIRST_ROOM: usize = 1024;
 const LARGEST_ROOM: usize = 1 << 20;
 
 unsafe extern "C" {
-    fn __h_errno_location() -> *mut c_int;
+    safe fn __h_errno_location() -> *mut c_int;
 }
 
 pub(super) fn set_h_errno(value: c_int) {
-    // SAFETY: this thread's h_errno, always valid.
-    unsafe { *__h_errno_location() = value };
+    // SAFETY: the C library returned this thread's h_errno, which lives as long as the thread.
+    unsafe { __h_errno_location().write(value) };
 }
 
 /// One gethostbyname_r to make.
@@ -56,6 +56,14 @@ struct HostJob {
 
 const _: () = assert!(offset_of!(HostJob, job) == 0);
 
+const NO_HOST: hostent = hostent {
+    h_name: null_mut(),
+    h_aliases: null_mut(),
+    h_addrtype: 0,
+    h_length: 0,
+    h_addr_list: null_mut(),
+};
+
 impl HostJob {
     /// A job for `name` with `room` bytes of buffer, aligned as `like` is; null without memory.
     fn new(name: &CStr, room: size_t, like: *const c_char) -> *mut HostJob {
@@ -69,14 +77,22 @@ impl HostJob {
         }
         let start = object.cast::<c_char>();
         let copy = start.wrapping_add(size_of::<HostJob>());
-        // SAFETY: room for the job and the name behind it.
-        unsafe {
-            copy.copy_from_nonoverlapping(text.as_ptr().cast(), text.len());
-            (*object).job = Job::new(HostJob::work);
-            (*object).name = copy;
-            (*object).buffer = start.wrapping_add(buffer_at);
-            (*object).room = room;
-        }
+        // SAFETY: `buffer_at` leaves room for the text behind the job; the memory is new.
+        unsafe { copy.copy_from_nonoverlapping(text.as_ptr().cast(), text.len()) };
+        let buffer = start.wrapping_add(buffer_at);
+        let job = Job::new(HostJob::work);
+        let filled = HostJob {
+            job,
+            host: NO_HOST,
+            result: null_mut(),
+            status: 0,
+            h_errno: 0,
+            name: copy,
+            buffer,
+            room,
+        };
+        // SAFETY: `object` begins with room for a job, aligned by calloc.
+        unsafe { object.write(filled) };
         object
     }
 
@@ -98,6 +114,20 @@ impl HostJob {
                 &mut this.h_errno,
             )
         };
+    }
+
+    /// Copies the result, its pointers into `buf`.
+    ///
+    /// # Safety
+    /// The job is finished and has found one; `host` may be written; `buf` has room for the job's buffer.
+    unsafe fn copy_to(&self, host: *mut hostent, buf: *mut c_char) {
+        // SAFETY: both have `room` bytes, as the caller vouches; the job's are its own.
+        unsafe { buf.copy_from_nonoverlapping(self.buffer, self.room) };
+        let mut answer = self.host;
+        // SAFETY: the call filled `host` with pointers into `buffer`, and `buf` is its copy.
+        unsafe { relocate(&mut answer, self.buffer, buf) };
+        // SAFETY: as the caller vouches.
+        unsafe { host.write(answer) };
     }
 }
 
@@ -187,28 +217,40 @@ pub(crate) unsafe fn host_by_name_r(
     let job = look_up(env, unsafe { CStr::from_ptr(name) }, len, buf);
     // SAFETY: null or a finished job of ours.
     let Some(done) = (unsafe { job.as_ref() }) else {
-        // SAFETY: the caller's pointers.
-        unsafe {
-            result.write(null_mut());
-            h_errnop.write(TRY_AGAIN);
-        }
+        // SAFETY: the caller's pointers, to be written in any case.
+        unsafe { put_answer(result, null_mut(), h_errnop, TRY_AGAIN) };
         return Errno::last().0;
     };
     let status = done.status;
-    // SAFETY: the caller's pointers; the buffer has as many bytes as the job's.
-    unsafe {
-        h_errnop.write(done.h_errno);
-        result.write(null_mut());
-        if status == 0 && !done.result.is_null() {
-            buf.copy_from_nonoverlapping(done.buffer, len);
-            host.write(done.host);
-            relocate(&mut *host, done.buffer, buf);
-            result.write(host);
-        }
-    }
+    let found = if status == 0 && !done.result.is_null() {
+        // SAFETY: a successful job; `host` is the caller's to be written, and `buf` has `len` bytes, as
+        // many as the job was made with.
+        unsafe { done.copy_to(host, buf) };
+        host
+    } else {
+        null_mut()
+    };
+    // SAFETY: the caller's pointers, to be written in any case.
+    unsafe { put_answer(result, found, h_errnop, done.h_errno) };
     // SAFETY: ours again, used no more.
     unsafe { libc::free(job.cast()) };
     status
+}
+
+/// What gethostbyname_r leaves in its last two arguments.
+///
+/// # Safety
+/// `result` and `h_errnop` may be written.
+pub(super) unsafe fn put_answer(
+    result: *mut *mut hostent,
+    found: *mut hostent,
+    h_errnop: *mut c_int,
+    h_errno: c_int,
+) {
+    // SAFETY: the caller vouches for `h_errnop`.
+    unsafe { h_errnop.write(h_errno) };
+    // SAFETY: the caller vouches for `result`.
+    unsafe { result.write(found) };
 }
 
 /// Makes a copied result's pointers point into the copy at `to` of the buffer at `from`.
@@ -222,15 +264,17 @@ unsafe fn relocate(host: &mut hostent, from: *mut c_char, to: *mut c_char) {
             return list;
         }
         let list: *mut *mut c_char = moved(list.cast()).cast();
-        let mut entry = list;
-        // SAFETY: a null-terminated array in the copy, aligned as in the original.
-        unsafe {
-            while !(*entry).is_null() {
-                entry.write(moved(*entry));
-                entry = entry.wrapping_add(1);
+        let mut at = list;
+        loop {
+            // SAFETY: an entry of a null-terminated array in the copy, aligned as in the original: none
+            // so far was its end.
+            let entry = unsafe { &mut *at };
+            if entry.is_null() {
+                return list;
             }
+            *entry = moved(*entry);
+            at = at.wrapping_add(1);
         }
-        list
     };
     if !host.h_name.is_null() {
         host.h_name = moved(host.h_name);

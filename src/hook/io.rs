@@ -123,15 +123,8 @@ unsafe extern "C-unwind" fn goes_on() -> ssize_t {
     let co = env.running();
     let (fd, buf, len, how) =
         (co.wait.node.fd(), co.wait.more.replace(null_mut()), co.io_len.get(), co.wait.count.replace(0));
-    let flags = (how & !BY_RECV) as c_int;
-    // SAFETY: the buffer and length the program gave.
-    let got = unsafe {
-        if how & BY_RECV != 0 || flags != 0 {
-            receive_by(how, fd, buf, len, flags)
-        } else {
-            (real::get().read)(fd, buf, len)
-        }
-    };
+    // SAFETY: the buffer and length the program gave, kept since `receives_without_frame`.
+    let got = unsafe { try_receive(how, fd, buf, len) };
     let Some(record) = fd_table::get(fd) else { return got };
     record.passed();
     record.note_read(got > 0 && got == len as ssize_t);
@@ -141,6 +134,21 @@ unsafe extern "C-unwind" fn goes_on() -> ssize_t {
         return unsafe { wait_on(env, record, how, fd, buf, len) };
     }
     got
+}
+
+/// One try of what `how` says.
+///
+/// # Safety
+/// As read(2).
+#[inline(always)]
+unsafe fn try_receive(how: u32, fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    let flags = (how & !BY_RECV) as c_int;
+    if how & BY_RECV != 0 || flags != 0 {
+        // SAFETY: as the caller vouches.
+        return unsafe { receive_by(how, fd, buf, len, flags) };
+    }
+    // SAFETY: read(2)'s own arguments, as the caller vouches.
+    unsafe { (real::get().read)(fd, buf, len) }
 }
 
 /// One try of a recv, or of a read that must not block.
@@ -164,15 +172,8 @@ unsafe fn receive_by(how: u32, fd: c_int, buf: *mut c_void, len: size_t, flags: 
 unsafe fn wait_on(env: &Env, record: &Record, how: u32, fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     let until = env.running().wait.timer.expires();
     receive_until(env, record, fd, len, until, |_| {
-        let flags = (how & !BY_RECV) as c_int;
         // SAFETY: the program's arguments.
-        unsafe {
-            if how & BY_RECV != 0 || flags != 0 {
-                receive_by(how, fd, buf, len, flags)
-            } else {
-                (real::get().read)(fd, buf, len)
-            }
-        }
+        unsafe { try_receive(how, fd, buf, len) }
     })
 }
 

@@ -152,21 +152,23 @@ unsafe fn put_environ(name: *const c_char, value: *const c_char, overwrite: c_in
     if overwrite == 0 && !unsafe { environ_value(name) }.is_null() {
         return 0;
     }
-    // SAFETY: as the caller vouches.
-    let (name, value) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(value)) };
-    let (n, v) = (name.to_bytes(), value.to_bytes_with_nul());
+    // SAFETY: a string, as the caller vouches.
+    let n = unsafe { CStr::from_ptr(name) }.to_bytes();
+    // SAFETY: the caller vouches for this one too.
+    let v = unsafe { CStr::from_ptr(value) }.to_bytes_with_nul();
     // SAFETY: any size; putenv keeps the string, as setenv would.
     let text = unsafe { libc::malloc(n.len() + 1 + v.len()) }.cast::<u8>();
     if text.is_null() {
         Errno(libc::ENOMEM).set();
         return -1;
     }
-    // SAFETY: room for both and the sign between.
-    unsafe {
-        text.copy_from_nonoverlapping(n.as_ptr(), n.len());
-        text.add(n.len()).write(b'=');
-        text.add(n.len() + 1).copy_from_nonoverlapping(v.as_ptr(), v.len());
-    }
+    let sign = text.wrapping_add(n.len());
+    // SAFETY: `text` is new, with room for the name, the sign and the value.
+    unsafe { text.copy_from_nonoverlapping(n.as_ptr(), n.len()) };
+    // SAFETY: the byte behind the name.
+    unsafe { sign.write(b'=') };
+    // SAFETY: the rest of `text` is as long as the value with its 0.
+    unsafe { sign.wrapping_add(1).copy_from_nonoverlapping(v.as_ptr(), v.len()) };
     // SAFETY: a string for good.
     unsafe { libc::putenv(text.cast()) }
 }
@@ -186,11 +188,8 @@ unsafe fn no_host_r(
     result: *mut *mut hostent,
     error: *mut c_int,
 ) -> c_int {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        result.write(null_mut());
-        error.write(super::dns::NO_RECOVERY);
-    }
+    // SAFETY: both may be written, as the caller vouches.
+    unsafe { super::dns::put_answer(result, null_mut(), error, super::dns::NO_RECOVERY) };
     libc::ENOSYS
 }
 

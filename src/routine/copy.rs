@@ -55,20 +55,20 @@ pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>
         unsafe { heap::free(group) };
         return Err(no_memory);
     };
-    for i in 0..stacks {
-        // SAFETY: `stacks` records.
-        let record = unsafe { &*records.as_ptr().wrapping_add(i) };
+    // SAFETY: `alloc_records` made `stacks` zeroed records.
+    let all = unsafe { core::slice::from_raw_parts(records.as_ptr(), stacks) };
+    for (i, record) in all.iter().enumerate() {
         if stack::alone(bytes, record).is_none() {
-            for made in 0..i {
+            for made in &all[..i] {
                 // SAFETY: made in this loop, used by nobody.
-                unsafe { stack::free_alone(&*records.as_ptr().wrapping_add(made)) };
+                unsafe { stack::free_alone(made) };
             }
-            // SAFETY: all three were made above and seen by nobody.
-            unsafe {
-                heap::free(records);
-                heap::free(array);
-                heap::free(group);
-            }
+            // SAFETY: from `alloc_records`; `all` is used no more.
+            unsafe { heap::free(records) };
+            // SAFETY: from `alloc_records`; no group has it yet.
+            unsafe { heap::free(array) };
+            // SAFETY: made above, seen by nobody.
+            unsafe { heap::free(group) };
             return Err(no_memory);
         }
         // SAFETY: `stacks` pointers.

@@ -36,6 +36,8 @@ pub(crate) unsafe fn set_names(names: *const *const c_char, count: usize) -> Res
     let no_memory = Errno(libc::ENOMEM);
     let list = heap::alloc::<Names>().ok_or(no_memory)?;
     let array = heap::alloc_array::<*mut c_char>(count).ok_or(no_memory)?;
+    // SAFETY: `count` null pointers, seen by nobody else.
+    let entries = unsafe { core::slice::from_raw_parts_mut(array.as_ptr(), count) };
     let mut used = 0;
     for i in 0..count {
         // SAFETY: `count` pointers.
@@ -48,20 +50,14 @@ pub(crate) unsafe fn set_names(names: *const *const c_char, count: usize) -> Res
         if text.is_empty() {
             continue;
         }
-        // SAFETY: the first `used` entries are copies made here.
-        let sorted = unsafe { core::slice::from_raw_parts(array.as_ptr().cast_const(), used) };
-        let Err(place) = find(sorted, text) else { continue };
+        let Err(place) = find(&entries[..used], text) else { continue };
         // SAFETY: a C string.
         let copy = unsafe { libc::strdup(name) };
         if copy.is_null() {
             return Err(no_memory);
         }
-        // SAFETY: `used` < `count`: room for one more behind `place`.
-        unsafe {
-            let at = array.as_ptr().add(place);
-            core::ptr::copy(at, at.add(1), used - place);
-            at.write(copy);
-        }
+        entries.copy_within(place..used, place + 1);
+        entries[place] = copy;
         used += 1;
     }
     // SAFETY: ours, seen by nobody yet.
@@ -151,9 +147,10 @@ pub(crate) fn drop_of(co: Co) {
     let Some(values) = NonNull::new(co.pv_env.replace(null_mut()).cast::<*mut c_char>()) else { return };
     // SAFETY: there are values, so there is a list.
     let count = unsafe { (*NAMES.load(Ordering::Acquire)).count };
-    for i in 0..count {
-        // SAFETY: one value a name, null or from strdup.
-        unsafe { libc::free((*values.as_ptr().wrapping_add(i)).cast()) };
+    // SAFETY: one value a name, as `values` made them.
+    for &value in unsafe { core::slice::from_raw_parts(values.as_ptr(), count) } {
+        // SAFETY: null or from strdup.
+        unsafe { libc::free(value.cast()) };
     }
     // SAFETY: from `values`, used no more.
     unsafe { heap::free(values) };

@@ -140,12 +140,11 @@ mod tests {
             stacks.sort_by_key(|s| unsafe { s.as_ref() }.stack_buffer.get().addr());
             for pair in stacks.windows(2) {
                 // SAFETY: live records.
-                let (a, b) = unsafe { (pair[0].as_ref(), pair[1].as_ref()) };
+                let [a, b] = [pair[0], pair[1]].map(|s| unsafe { &*s.as_ptr() });
                 assert!(a.stack_bp.get().addr() + PAGE <= b.stack_buffer.get().addr());
-                // SAFETY: the lowest and the highest byte of a stack of ours.
-                unsafe {
-                    a.stack_buffer.get().write(1);
-                    a.stack_bp.get().wrapping_sub(1).write(2);
+                for end in [a.stack_buffer.get(), a.stack_bp.get().wrapping_sub(1)] {
+                    // SAFETY: the lowest and the highest byte of a stack of ours.
+                    unsafe { end.write(1) };
                 }
             }
             for stack in stacks {

@@ -10,16 +10,23 @@ impl Errno {
     /// The calling thread's errno now.
     #[inline]
     pub(crate) fn last() -> Self {
-        // SAFETY: __errno_location returns this thread's errno, always valid.
-        Errno(unsafe { *libc::__errno_location() })
+        // SAFETY: this thread's errno, which lives as long as the thread.
+        Errno(unsafe { *location() })
     }
 
     /// Makes this the calling thread's errno.
     #[inline]
     pub(crate) fn set(self) {
         // SAFETY: as in `last`.
-        unsafe { *libc::__errno_location() = self.0 };
+        unsafe { *location() = self.0 };
     }
+}
+
+/// Where the calling thread's errno is.
+#[inline]
+fn location() -> *mut c_int {
+    // SAFETY: no arguments and no conditions.
+    unsafe { libc::__errno_location() }
 }
 
 /// -1 with errno becomes `Err`.

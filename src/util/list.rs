@@ -176,11 +176,9 @@ mod tests {
     fn append_moves_everything_to_the_end() {
         let (a, b) = (List::new(), List::new());
         let links = [const { Link::new() }; 3];
-        // SAFETY: the links outlive the lists' use.
-        unsafe {
-            a.push_back(&links[0]);
-            b.push_back(&links[1]);
-            b.push_back(&links[2]);
+        for (list, link) in [&a, &b, &b].into_iter().zip(&links) {
+            // SAFETY: the links outlive the lists' use.
+            unsafe { list.push_back(link) };
         }
         a.append(&b);
         a.append(&b);

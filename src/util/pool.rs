@@ -330,8 +330,10 @@ impl CentralState {
                 fresh: Cell::new(HEADER as u32),
             });
         }
-        // SAFETY: just written; stays where it is for ever.
-        unsafe { self.with_room[class].push_back(&raw const (*at).link) };
+        // SAFETY: in the chunk just written.
+        let link = unsafe { &raw const (*at).link };
+        // SAFETY: a new link, in no list; the chunk stays where it is for ever.
+        unsafe { self.with_room[class].push_back(link) };
         Some(at)
     }
 
