@@ -7,7 +7,7 @@ use core::ffi::CStr;
 use crate::sys::lock::Lock;
 use crate::sys::log;
 use crate::util::pool;
-use crate::{capi, event, hook, routine};
+use crate::{capi, event, hook, routine, sys};
 
 /// Everything that is held across fork, in the order in which locks are taken.
 fn fork_locks() -> [&'static Lock; 6] {
@@ -32,12 +32,14 @@ unsafe extern "C" fn after_fork_in_child() {
     for lock in fork_locks().into_iter().rev() {
         lock.unlock();
     }
+    sys::process::claim();
     routine::after_fork_in_child();
 }
 
 /// Runs when the library is loaded, before main.
 extern "C" fn load() {
     hook::real::find();
+    sys::process::claim();
     // SAFETY: a string; the C library's own getenv, or its like.
     let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_LOG".as_ptr()) };
     // SAFETY: not null: a string of the environment.

@@ -4,7 +4,7 @@
 use core::ffi::c_int;
 use core::ptr::{NonNull, null_mut};
 
-use crate::routine::cond::{self, Mutex};
+use crate::routine::mutex::{self, Mutex};
 use crate::sys::log::log;
 
 /// The object behind `this`.
@@ -18,25 +18,25 @@ const _: () = assert!(size_of::<clsCoMutex>() == 16);
 
 /// # Safety
 /// `this` is memory for a clsCoMutex.
-pub(super) unsafe fn construct(this: *mut clsCoMutex) {
-    let mutex = cond::new_mutex().map_or(null_mut(), NonNull::as_ptr);
+pub(super) unsafe extern "C-unwind" fn construct(this: *mut clsCoMutex) {
+    let made = mutex::new().map_or(null_mut(), NonNull::as_ptr);
     // SAFETY: as the caller vouches.
-    unsafe { this.write(clsCoMutex { mutex, users: 0 }) };
+    unsafe { this.write(clsCoMutex { mutex: made, users: 0 }) };
 }
 
 /// # Safety
 /// `this` was constructed.
-pub(super) unsafe fn destroy(this: *mut clsCoMutex) {
+pub(super) unsafe extern "C-unwind" fn destroy(this: *mut clsCoMutex) {
     // SAFETY: as the caller vouches.
-    if let Some(mutex) = NonNull::new(unsafe { (*this).mutex }) {
+    if let Some(old) = NonNull::new(unsafe { (*this).mutex }) {
         // SAFETY: from `construct`; a constructor is undone once.
-        unsafe { cond::free_mutex(mutex) };
+        unsafe { mutex::free(old) };
     }
 }
 
 /// # Safety
 /// `this` was constructed.
-pub(super) unsafe fn lock(this: *mut clsCoMutex) {
+pub(super) unsafe extern "C-unwind" fn lock(this: *mut clsCoMutex) {
     // SAFETY: as the caller vouches.
     let mutex = unsafe { (*this).mutex };
     // SAFETY: null or from `construct`.
@@ -50,7 +50,7 @@ pub(super) unsafe fn lock(this: *mut clsCoMutex) {
 
 /// # Safety
 /// `this` was constructed.
-pub(super) unsafe fn unlock(this: *mut clsCoMutex) {
+pub(super) unsafe extern "C-unwind" fn unlock(this: *mut clsCoMutex) {
     // SAFETY: as the caller vouches.
     let mutex = unsafe { (*this).mutex };
     // SAFETY: null or from `construct`.

@@ -23,9 +23,10 @@ macro_rules! twins {
             /// As the C function's.
             #[unsafe(export_name = $mangled)]
             pub unsafe extern "C-unwind" fn $name($($arg: $type),*) $(-> $result)? {
-                #[allow(unused_unsafe, reason = "some of the functions are safe")]
+                // Of one type, whether or not the function is safe to call.
+                let twin: unsafe extern "C-unwind" fn($($type),*) $(-> $result)? = $call;
                 // SAFETY: the same arguments, under the same conditions.
-                unsafe { $call($($arg),*) }
+                unsafe { twin($($arg),*) }
             }
         )*
     };

@@ -15,6 +15,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::event::loops;
 use crate::sys::heap::{self, Zeroed};
+use crate::sys::process;
 
 const CHUNK: usize = 4096;
 /// Numbers past this are served as plain descriptors; the kernel's own limit is far below by default.
@@ -31,6 +32,8 @@ pub(crate) struct Slot {
 
 /// In more than one loop.
 pub(crate) const SEVERAL: u32 = u32::MAX;
+/// Not the program's at all: a loop's own descriptor.
+pub(crate) const OURS: u32 = u32::MAX - 1;
 
 // SAFETY: no record, generation 0, no loop.
 unsafe impl Zeroed for Slot {}
@@ -72,17 +75,36 @@ pub(crate) fn recorded(fd: c_int) -> *mut c_void {
 /// The number is about to be closed: takes it out of every loop's epoll and wakes who waits for it.
 /// Returns its record.
 pub(crate) fn forget(fd: c_int) -> *mut c_void {
-    loops::closing_ours(fd);
     let Some(slot) = slot(fd) else { return null_mut() };
+    if slot.loops.load(Ordering::Acquire) == 0 && slot.record.load(Ordering::Acquire).is_null() {
+        return null_mut();
+    }
+    if !process::is_mine() {
+        // A child of vfork, which works in its parent's memory, closes its own copy of the number.
+        return null_mut();
+    }
     let record = slot.record.swap(null_mut(), Ordering::AcqRel);
-    if slot.loops.load(Ordering::Acquire) != 0 || !record.is_null() {
-        let old = slot.generation.fetch_add(1, Ordering::AcqRel);
-        let loops = slot.loops.swap(0, Ordering::AcqRel);
-        if loops != 0 {
-            loops::closing(fd, old, loops);
-        }
+    let old = slot.generation.fetch_add(1, Ordering::AcqRel);
+    match slot.loops.swap(0, Ordering::AcqRel) {
+        0 => {}
+        OURS => loops::closing_ours(fd),
+        loops => loops::closing(fd, old, loops),
     }
     record
+}
+
+/// The number is a loop's own descriptor from now on.
+pub(crate) fn make_ours(fd: c_int) {
+    if let Some(slot) = slot_or_new(fd) {
+        slot.loops.store(OURS, Ordering::Release);
+    }
+}
+
+/// The number was a loop's own descriptor.
+pub(crate) fn not_ours(fd: c_int) {
+    if let Some(slot) = slot(fd) {
+        let _ = slot.loops.compare_exchange(OURS, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
 }
 
 /// The number was given out anew (or past us): nothing of its past counts. Returns the old record.

@@ -23,7 +23,7 @@ struct Loops {
 // SAFETY: `list` is touched with the lock held.
 unsafe impl Sync for Loops {}
 
-static LOOPS: Loops = Loops { lock: Lock::new(), list: List::new() };
+static LOOPS: Loops = Loops { lock: Lock::for_handlers_too(), list: List::new() };
 
 /// Held across fork.
 pub(crate) fn fork_locks() -> [&'static Lock; 2] {
@@ -108,13 +108,10 @@ pub(crate) fn kick_loop(id: u32) {
     });
 }
 
-/// A program closes numbers it does not know, a daemon for instance: ours are lost without harm.
-#[inline]
-pub(crate) fn closing_ours(fd: c_int) {
-    let Some(reactor) = env::current().and_then(Env::reactor_if_any) else { return };
-    if fd >= 0 {
-        reactor.lose_if_ours(fd);
-    }
+/// A program closes numbers it does not know, a daemon for instance: whose loop it was makes itself others.
+#[cold]
+pub(super) fn closing_ours(fd: c_int) {
+    each_loop(|reactor| reactor.lose_if_ours(fd));
 }
 
 /// The number `fd` is about to be closed: takes it out of the epoll sets of `loops` and wakes its waiters.

@@ -19,7 +19,7 @@ use crate::event::wait::{self, begin};
 use crate::routine::coroutine::{Outcome, WaitKind};
 use crate::routine::{Co, Coroutine, Env};
 use crate::sys::errno::Errno;
-use crate::sys::lock::{Lock, Signal};
+use crate::sys::lock::{Lock, Signal, with_signals_blocked};
 use crate::util::list::{Link, List};
 
 /// One call to make. The first member of a C heap object that holds arguments and results; `free`d by
@@ -163,6 +163,7 @@ fn start_helper() -> Result<(), Errno> {
     unsafe { libc::pthread_attr_setdetachstate(attr, libc::PTHREAD_CREATE_DETACHED) };
     // SAFETY: initialised; a size the C library refuses would leave its own.
     unsafe { libc::pthread_attr_setstacksize(attr, HELPER_STACK) };
+    // The new thread inherits the full mask: the program's handlers never run there.
     let status = with_signals_blocked(|| {
         // SAFETY: `attr` is initialised and `thread` ours to write; `help` needs no argument.
         unsafe { libc::pthread_create(thread.as_mut_ptr(), attr, help, null_mut()) }
@@ -170,20 +171,6 @@ fn start_helper() -> Result<(), Errno> {
     // SAFETY: initialised above, used no more.
     unsafe { libc::pthread_attr_destroy(attr) };
     if status == 0 { Ok(()) } else { Err(Errno(status)) }
-}
-
-/// A thread that `section` makes inherits the full mask, so the program's handlers never run there.
-fn with_signals_blocked<R>(section: impl FnOnce() -> R) -> R {
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: initialises our own set.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: `all` was filled above; the present mask is written to `old`.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()) };
-    let result = section();
-    // SAFETY: `old` is the mask that the call above took away.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), null_mut()) };
-    result
 }
 
 /// A helper thread's life.

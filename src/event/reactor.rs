@@ -17,13 +17,13 @@ use core::ptr::{NonNull, null};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fence};
 
 use crate::arch;
-use crate::event::descriptor::SEVERAL;
+use crate::event::descriptor::{self, OURS};
 use crate::event::loops;
 use crate::event::offload;
 use crate::event::registration::{self, Registrations};
 use crate::event::wait;
 use crate::event::wheel::Wheel;
-use crate::routine::coroutine::{Outcome, WaitState};
+use crate::routine::coroutine::{Outcome, RELEASED, WaitState};
 use crate::routine::{Co, Env, cond, env, run as routine_run};
 use crate::sys::clock::{NANOS_PER_MS, Nanos};
 use crate::sys::epoll;
@@ -60,11 +60,13 @@ pub(crate) struct Reactor {
     kicked: AtomicBool,
     closed_elsewhere: AtomicBool,
     sleeping: Cell<bool>,
-    rebuild: Cell<bool>,
+    rebuild: AtomicBool,
     /// The last round took as many events as there is room for: there may have been more.
     full: Cell<bool>,
     /// When to verify waits that trust; 0: no such wait.
     audit_at: Cell<u64>,
+    /// When to see whether memory can be given back although the loop is busy.
+    trim_at: Cell<u64>,
     /// The last tick the loop has seen.
     tick: Cell<u64>,
     timeout: UnsafeCell<libc::timespec>,
@@ -93,8 +95,8 @@ pub(crate) fn new_reactor(env: &Env) -> Result<NonNull<Reactor>, Errno> {
     reactor.env.set(env);
     reactor.tick.set(Nanos::now().tick());
     let mut id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    if id == 0 || id == SEVERAL {
-        id = SEVERAL - 1;
+    if id == 0 || id >= OURS {
+        id = OURS - 1;
     }
     reactor.id.set(id);
     loops::add(reactor);
@@ -155,30 +157,59 @@ impl Reactor {
         }
     }
 
-    /// A new, empty epoll set in place of the old one.
+    /// A new, empty epoll set in place of the old one, and the eventfd that wakes it.
     pub(crate) fn renew_epoll_fd(&self) -> Result<c_int, Errno> {
         loops::locked(|| {
-            let old = self.epfd.swap(0, Ordering::AcqRel) - 1;
-            if old >= 0 {
-                // First: it may be the last descriptor to be had.
-                epoll::close(old);
-            }
+            // First: they may be the last descriptors to be had.
+            self.close_descriptors();
             let epfd = epoll::create()?;
+            let kick = epoll::eventfd().and_then(|kick| {
+                let added = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, libc::EPOLLIN as u32, KICK);
+                added.map(|()| kick).inspect_err(|_| epoll::close(kick))
+            });
+            let kick = kick.inspect_err(|_| epoll::close(epfd))?;
+            descriptor::make_ours(epfd);
+            descriptor::make_ours(kick);
+            self.kick_fd.store(kick + 1, Ordering::Release);
             self.epfd.store(epfd + 1, Ordering::Release);
-            let kick = self.kick_fd.load(Ordering::Relaxed) - 1;
-            if kick >= 0 {
-                let _ = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, libc::EPOLLIN as u32, KICK);
-            }
             Ok(epfd)
         })
     }
 
+    /// Whether both numbers are still what the loop made: a program may have closed them, and have been
+    /// given them again for files of its own. The eventfd being in the epoll set proves both.
+    fn has_descriptors(&self) -> bool {
+        let (epfd, kick) = (self.epoll_fd_if_any(), self.kick_fd.load(Ordering::Acquire) - 1);
+        if epfd < 0 || kick < 0 {
+            return false;
+        }
+        let added = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, 0, KICK);
+        if added == Ok(()) {
+            let _ = epoll::ctl(epfd, libc::EPOLL_CTL_DEL, kick, 0, 0);
+        }
+        added == Err(Errno(libc::EEXIST))
+    }
+
+    /// Closes the loop's descriptors, if they are its own still.
     pub(super) fn close_descriptors(&self) {
+        let ours = self.has_descriptors();
         for cell in [&self.epfd, &self.kick_fd] {
             let fd = cell.swap(0, Ordering::AcqRel) - 1;
             if fd >= 0 {
-                epoll::close(fd);
+                descriptor::not_ours(fd);
+                if ours {
+                    epoll::close(fd);
+                }
             }
+        }
+    }
+
+    /// An epoll_ctl failed in a way that a good epoll descriptor does not: if the number is not ours any
+    /// more a new one is made. True if so.
+    pub(super) fn replaces_lost_epoll_fd(&self) -> bool {
+        !self.has_descriptors() && {
+            self.lose_epoll_fd();
+            self.epoll_fd().is_ok()
         }
     }
 
@@ -195,23 +226,30 @@ impl Reactor {
         self.closed_elsewhere.store(true, Ordering::Release);
     }
 
-    /// If the number is one of the loop's own, it is the program's from now on.
+    /// If the number is one of the loop's own, the loop looks for others. The list of loops is locked.
     pub(super) fn lose_if_ours(&self, fd: c_int) {
-        if self.epoll_fd_if_any() == fd {
+        if self.epoll_fd_if_any() == fd || self.kick_fd.load(Ordering::Relaxed) - 1 == fd {
+            // While they are there, the loop can still be woken by them.
+            self.rebuild.store(true, Ordering::Release);
+            self.kick_locked();
             self.lose_epoll_fd();
         }
-        let _ = self.kick_fd.compare_exchange(fd + 1, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// The epoll descriptor is gone, or about to be closed by the program: its number is not ours any more.
     fn lose_epoll_fd(&self) {
-        self.epfd.store(0, Ordering::Release);
-        self.rebuild.set(true);
+        for cell in [&self.epfd, &self.kick_fd] {
+            let fd = cell.swap(0, Ordering::AcqRel) - 1;
+            if fd >= 0 {
+                descriptor::not_ours(fd);
+            }
+        }
+        self.rebuild.store(true, Ordering::Release);
     }
 
     /// The epoll set has entries nobody can delete: the next round makes a new one.
     pub(crate) fn want_rebuild(&self) {
-        self.rebuild.set(true);
+        self.rebuild.store(true, Ordering::Release);
     }
 
     /// A wait trusts an earlier registration: it is verified if it lasts.
@@ -243,19 +281,10 @@ impl Reactor {
     /// Wakes the loop from another thread. The list of loops is locked.
     pub(super) fn kick_locked(&self) {
         self.kicked.store(true, Ordering::Release);
-        let mut kick = self.kick_fd.load(Ordering::Relaxed) - 1;
-        if kick < 0 {
-            let Ok(fresh) = epoll::eventfd() else {
-                return log!("no descriptor to wake another thread's loop by");
-            };
-            self.kick_fd.store(fresh + 1, Ordering::Relaxed);
-            let epfd = self.epoll_fd_if_any();
-            if epfd >= 0 {
-                let _ = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fresh, libc::EPOLLIN as u32, KICK);
-            }
-            kick = fresh;
+        // Without descriptors of its own it sleeps shortly, and looks.
+        if self.has_descriptors() {
+            epoll::eventfd_raise(self.kick_fd.load(Ordering::Relaxed) - 1);
         }
-        epoll::eventfd_raise(kick);
     }
 
     /// What other threads and earlier rounds left to do.
@@ -270,11 +299,11 @@ impl Reactor {
                 env.serve_releases();
             }
         }
-        if self.rebuild.get() {
-            self.rebuild.set(false);
+        if self.rebuild.load(Ordering::Relaxed) {
+            self.rebuild.store(false, Ordering::Release);
             if env.guarded(|| self.rebuild()).is_err() {
                 log!("no descriptor for a new epoll set, trying again");
-                self.rebuild.set(true);
+                self.rebuild.store(true, Ordering::Release);
             }
             offload::restart();
         }
@@ -283,14 +312,15 @@ impl Reactor {
     /// Sleeps until something happens or `cap` ticks are over, then moves everybody concerned to the
     /// ready list.
     fn collect(&self, env: &Env, cap: Option<u64>) {
-        if self.kicked.load(Ordering::Relaxed) || self.rebuild.get() {
+        if self.kicked.load(Ordering::Relaxed) || self.rebuild.load(Ordering::Relaxed) {
             self.housekeep(env);
         }
         let blind = self.epoll_fd().is_err();
         let now = Nanos::now();
         self.tick.set(now.tick());
         let mut until = env.guarded(|| self.wheel.next());
-        let limits = [cap, blind.then_some(BLIND_SLEEP), self.rebuild.get().then_some(BLIND_SLEEP)];
+        let limits =
+            [cap, blind.then_some(BLIND_SLEEP), self.rebuild.load(Ordering::Relaxed).then_some(BLIND_SLEEP)];
         for ticks in limits.into_iter().flatten() {
             until = Some(until.map_or(now.tick() + ticks, |t| t.min(now.tick() + ticks)));
         }
@@ -300,6 +330,9 @@ impl Reactor {
         let idle = self.ready.is_empty() && self.batch.is_empty();
         if idle && until.is_none_or(|tick| tick > now.tick() + LONG_SLEEP) {
             env.give_back_idle_memory();
+        } else if now.tick() >= self.trim_at.get() {
+            self.trim_at.set(now.tick() + LONG_SLEEP);
+            env.give_back_unused_memory();
         }
         let count = self.sleep(env, now, until);
         self.full.set(count == EVENTS);
@@ -357,7 +390,11 @@ impl Reactor {
             // SAFETY: the kernel wrote `count` events; nobody else touches the array meanwhile.
             let event = unsafe { events.wrapping_add(i).read_unaligned() };
             if event.u64 == KICK {
-                epoll::eventfd_drain(self.kick_fd.load(Ordering::Relaxed) - 1);
+                if self.has_descriptors() {
+                    epoll::eventfd_drain(self.kick_fd.load(Ordering::Relaxed) - 1);
+                } else {
+                    self.want_rebuild();
+                }
                 continue;
             }
             if i + 2 < count {
@@ -385,9 +422,13 @@ impl Reactor {
             // SAFETY: as above.
             let co = unsafe { Co::from_timer(link.cast()) };
             if !routine_run::resume_woken(co) && co.wait.state() == WaitState::Ready {
+                if co.pending() & RELEASED != 0 {
+                    // Another thread has released it; it is freed soon.
+                    continue;
+                }
                 if co.c_end.get() != 0 {
                     // Ended by hand (cEnd = 1): it waits no more.
-                    co.wait.set_state(WaitState::None);
+                    wait::cancel(env, co);
                     continue;
                 }
                 // No memory to bring it in: it stays ready, and others may give some back.
@@ -405,6 +446,10 @@ impl Reactor {
             co.wait.set_outcome(Outcome::Cancelled);
             co.wait.reactor.set(null());
         };
+        // SAFETY: an environment outlives its loops.
+        if let Some(env) = unsafe { self.env.get().as_ref() } {
+            cond::leave_loop(env, self);
+        }
         self.forget_waiters(end);
         // SAFETY: the wheel and the ready lists link timers of live control blocks.
         let of_timer = |timer| unsafe { Co::from_timer(timer) };

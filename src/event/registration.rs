@@ -239,11 +239,9 @@ impl Reactor {
         let wanted = entry.wanted() | u32::from(node.events.get()) & ASKABLE;
         let stays = !slot.record.load(Ordering::Acquire).is_null();
         let armed = entry.armed.get();
-        if armed != 0 && wanted & !armed == 0 && entry.fired.get() < VERIFY_AFTER {
-            if stays {
-                entry.trust.set(TRUST_NEW);
-                self.note_trust();
-            }
+        if stays && armed != 0 && wanted & !armed == 0 && entry.fired.get() < VERIFY_AFTER {
+            entry.trust.set(TRUST_NEW);
+            self.note_trust();
         } else {
             entry.fired.set(0);
             self.arm(fd, slot, entry, wanted)?;
@@ -255,35 +253,34 @@ impl Reactor {
 
     /// Brings the epoll set in line with `wanted`.
     fn arm(&self, fd: c_int, slot: &Slot, entry: &Registration, wanted: u32) -> Result<(), Refused> {
-        let epfd = self.epoll_fd().map_err(Refused::Error)?;
         let data = data(fd, entry.generation.get());
-        if entry.armed.get() != 0 {
-            match epoll::ctl(epfd, libc::EPOLL_CTL_MOD, fd, wanted, data) {
+        let mut tries = 0;
+        loop {
+            let epfd = self.epoll_fd().map_err(Refused::Error)?;
+            let (op, was_armed) = match entry.armed.get() {
+                0 => (libc::EPOLL_CTL_ADD, false),
+                _ => (libc::EPOLL_CTL_MOD, true),
+            };
+            tries += 1;
+            match epoll::ctl(epfd, op, fd, wanted, data) {
                 Ok(()) => {
                     entry.armed.set(wanted | IN_SET);
+                    self.note_loop(slot);
                     return Ok(());
                 }
+                Err(Errno(libc::EPERM)) => return Err(Refused::AlwaysReady),
+                // Our epoll descriptor was closed past us.
+                Err(_) if tries < 4 && self.replaces_lost_epoll_fd() => entry.armed.set(0),
                 // The number was closed past us, or belongs to another file now.
-                Err(Errno(libc::ENOENT | libc::EBADF)) => {
+                Err(Errno(libc::ENOENT | libc::EBADF)) if was_armed => {
                     entry.armed.set(0);
                     self.want_rebuild();
                 }
+                Err(Errno(libc::EBADF)) => return Err(Refused::Closed),
+                // In the set already, from before; gone again if another thread closes it just now.
+                Err(Errno(libc::EEXIST)) if tries < 8 => entry.armed.set(IN_SET),
                 Err(error) => return Err(Refused::Error(error)),
             }
-        }
-        let mut added = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fd, wanted, data);
-        if added == Err(Errno(libc::EEXIST)) {
-            added = epoll::ctl(epfd, libc::EPOLL_CTL_MOD, fd, wanted, data);
-        }
-        match added {
-            Ok(()) => {
-                entry.armed.set(wanted | IN_SET);
-                self.note_loop(slot);
-                Ok(())
-            }
-            Err(Errno(libc::EBADF)) => Err(Refused::Closed),
-            Err(Errno(libc::EPERM)) => Err(Refused::AlwaysReady),
-            Err(error) => Err(Refused::Error(error)),
         }
     }
 
@@ -434,7 +431,9 @@ impl Reactor {
             let wanted = entry.wanted();
             match epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fd, wanted, data(fd, entry.generation.get())) {
                 Ok(()) => entry.armed.set(wanted | IN_SET),
-                Err(_) => entry.wake_closed(),
+                Err(Errno(libc::EBADF | libc::EPERM)) => entry.wake_closed(),
+                // No memory for it now: the next round tries again.
+                Err(_) => self.want_rebuild(),
             }
         });
         Ok(())

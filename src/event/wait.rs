@@ -17,9 +17,9 @@ use core::ptr::{NonNull, null_mut};
 use crate::event::offload;
 use crate::event::reactor::Reactor;
 use crate::event::registration::{Node, Refused};
-use crate::routine::cond;
 use crate::routine::coroutine::{Outcome, WaitKind, WaitState};
 use crate::routine::{Co, Env, yield_now};
+use crate::routine::{cond, mutex};
 use crate::sys::clock::Nanos;
 use crate::sys::errno::Errno;
 use crate::sys::poll as sys_poll;
@@ -135,7 +135,7 @@ pub(crate) fn cancel(env: &Env, co: Co) {
         }
         wait.set_state(WaitState::None);
         if wait.granted.get() {
-            cond::pass_on(co);
+            mutex::pass_on(co);
         }
     });
 }
@@ -244,12 +244,13 @@ unsafe fn wait_for_all(
     deadline: Option<u64>,
 ) -> Result<Ended, Errno> {
     if count == 1 {
-        // SAFETY: one pollfd.
-        let one = unsafe { &mut *fds };
+        // SAFETY: one pollfd; copied, since no reference may live across the switch.
+        let one = unsafe { *fds };
         if one.fd >= 0 {
             match poll_one(env, reactor, one.fd, one.events as u16, deadline) {
                 Ok(revents) => {
-                    one.revents = revents as i16;
+                    // SAFETY: as above.
+                    unsafe { (*fds).revents = revents as i16 };
                     return Ok(Ended::With(c_int::from(revents != 0)));
                 }
                 Err(Refused::AlwaysReady) if one.events & FILE_EVENTS == 0 => {}

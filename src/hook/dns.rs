@@ -10,7 +10,7 @@
 //!
 //! An address in digits never leaves the thread.
 
-use core::ffi::{CStr, c_char, c_int};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::{offset_of, size_of};
 use core::ptr::null_mut;
 
@@ -133,8 +133,16 @@ impl HostJob {
 
 /// Whether the answer needs no name server: digits and dots, or an IPv6 address.
 fn is_literal(name: &CStr) -> bool {
+    unsafe extern "C" {
+        fn inet_pton(family: c_int, text: *const c_char, address: *mut c_void) -> c_int;
+    }
     let bytes = name.to_bytes();
-    bytes.contains(&b':') || bytes.iter().all(|b| b.is_ascii_digit() || *b == b'.')
+    if bytes.contains(&b':') {
+        let mut address = [0_u8; 16];
+        // SAFETY: a string, and room for an IPv6 address.
+        return unsafe { inet_pton(libc::AF_INET6, name.as_ptr(), address.as_mut_ptr().cast()) } == 1;
+    }
+    !bytes.is_empty() && bytes.iter().all(|b| b.is_ascii_digit() || *b == b'.')
 }
 
 /// Looks `name` up; others run meanwhile. Null without memory or helper, with errno and h_errno set.

@@ -15,7 +15,7 @@ same_signature!(unsetenv: fn(*const c_char) -> c_int);
 /// `name` is NULL or a string.
 #[inline]
 unsafe fn private<'a>(name: *const c_char) -> Option<(Co, &'a CStr)> {
-    if !environ::in_use() || name.is_null() {
+    if name.is_null() {
         return None;
     }
     let env = active()?;
@@ -29,6 +29,18 @@ unsafe fn private<'a>(name: *const c_char) -> Option<(Co, &'a CStr)> {
 /// As getenv(3).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn getenv(name: *const c_char) -> *mut c_char {
+    if environ::in_use() {
+        // SAFETY: the caller's argument.
+        return unsafe { getenv_hooked(name) };
+    }
+    // SAFETY: the caller's argument.
+    unsafe { (real::get().getenv)(name) }
+}
+
+/// # Safety
+/// As getenv(3).
+#[inline(never)]
+unsafe fn getenv_hooked(name: *const c_char) -> *mut c_char {
     // SAFETY: the caller's argument.
     if let Some((co, text)) = unsafe { private(name) }
         && let Some(value) = environ::get(co, text)
@@ -45,6 +57,18 @@ pub unsafe extern "C-unwind" fn getenv(name: *const c_char) -> *mut c_char {
 /// As setenv(3).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn setenv(name: *const c_char, value: *const c_char, overwrite: c_int) -> c_int {
+    if environ::in_use() {
+        // SAFETY: the caller's arguments.
+        return unsafe { setenv_hooked(name, value, overwrite) };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { (real::get().setenv)(name, value, overwrite) }
+}
+
+/// # Safety
+/// As setenv(3).
+#[inline(never)]
+unsafe fn setenv_hooked(name: *const c_char, value: *const c_char, overwrite: c_int) -> c_int {
     // SAFETY: the caller's argument.
     if let Some((co, text)) = unsafe { private(name) } {
         // SAFETY: not NULL: the caller's string.
@@ -68,6 +92,18 @@ pub unsafe extern "C-unwind" fn setenv(name: *const c_char, value: *const c_char
 /// As unsetenv(3).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn unsetenv(name: *const c_char) -> c_int {
+    if environ::in_use() {
+        // SAFETY: the caller's argument.
+        return unsafe { unsetenv_hooked(name) };
+    }
+    // SAFETY: the caller's argument.
+    unsafe { (real::get().unsetenv)(name) }
+}
+
+/// # Safety
+/// As unsetenv(3).
+#[inline(never)]
+unsafe fn unsetenv_hooked(name: *const c_char) -> c_int {
     // SAFETY: the caller's argument.
     if let Some((co, text)) = unsafe { private(name) }
         && environ::set(co, text, None, true).is_some()

@@ -49,7 +49,7 @@ struct FreeList {
 // SAFETY: `first` and the links are touched with the lock held.
 unsafe impl Sync for FreeList {}
 
-static FREE: FreeList = FreeList { lock: Lock::new(), first: UnsafeCell::new(null_mut()) };
+static FREE: FreeList = FreeList { lock: Lock::for_handlers_too(), first: UnsafeCell::new(null_mut()) };
 
 const BATCH: usize = 128;
 
@@ -117,7 +117,14 @@ impl Record {
     /// SO_RCVTIMEO (or SO_SNDTIMEO) was set: zero means for ever.
     pub(super) fn set_timeout(&self, write: bool, value: &libc::timeval) {
         let ms = value.tv_sec.saturating_mul(1000).saturating_add((value.tv_usec + 999) / 1000);
-        let ms = if ms <= 0 { -1 } else { c_int::try_from(ms).unwrap_or(c_int::MAX) };
+        // Negative: the kernel does not wait at all.
+        let ms = if value.tv_sec < 0 {
+            0
+        } else if ms == 0 {
+            -1
+        } else {
+            c_int::try_from(ms).unwrap_or(c_int::MAX)
+        };
         if write {
             self.write_ms.store(ms, Ordering::Relaxed);
             self.put(WRITE_TIMEOUT_SET, true);

@@ -99,7 +99,7 @@ fn receives_without_frame(
     how: u32,
 ) -> bool {
     let co = env.running();
-    if co.is_main() || len == 0 || record.is_filled() {
+    if co.is_main() || len == 0 {
         return false;
     }
     let Ok(reactor) = env.reactor() else { return false };
@@ -226,19 +226,16 @@ fn send_all(
     }
 }
 
-/// The environment and record of a call that is to be cooperative.
-macro_rules! cooperative {
-    ($fd:expr, else $plain:expr) => {{
-        let Some(env) = active() else {
+/// The way of a call with hooks on: `else` the plain call, for a descriptor that is not ours, or that the
+/// program made non-blocking. A function of its own: with hooks off its caller is a jump and no frame.
+macro_rules! recorded {
+    ($fd:expr, else $plain:expr) => {
+        match fd_table::waits($fd) {
+            Some(record) => record,
             // SAFETY: the caller's arguments.
-            return unsafe { $plain };
-        };
-        let Some(record) = fd_table::waits($fd) else {
-            // SAFETY: the caller's arguments.
-            return unsafe { $plain };
-        };
-        (env, record)
-    }};
+            None => return unsafe { $plain },
+        }
+    };
 }
 
 /// `ssize_t read(int fd, void *buf, size_t count);`
@@ -247,8 +244,20 @@ macro_rules! cooperative {
 /// As read(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
-    let (env, record) = cooperative!(fd, else (real::get().read)(fd, buf, count));
-    if receives_without_frame(env, record, fd, buf, count, 0) {
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { read_hooked(fd, buf, count, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().read)(fd, buf, count) },
+    }
+}
+
+/// # Safety
+/// As read(2).
+#[inline(never)]
+unsafe fn read_hooked(fd: c_int, buf: *mut c_void, count: size_t, env: &Env) -> ssize_t {
+    let record = recorded!(fd, else (real::get().read)(fd, buf, count));
+    if !record.is_filled() && receives_without_frame(env, record, fd, buf, count, 0) {
         return yield_into(goes_on);
     }
     // SAFETY: the caller's arguments.
@@ -275,8 +284,21 @@ unsafe fn read_with_frame(env: &Env, record: &Record, fd: c_int, buf: *mut c_voi
 /// As recv(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
-    let (env, record) = cooperative!(fd, else (real::get().recv)(fd, buf, len, flags));
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { recv_hooked(fd, buf, len, flags, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().recv)(fd, buf, len, flags) },
+    }
+}
+
+/// # Safety
+/// As recv(2).
+#[inline(never)]
+unsafe fn recv_hooked(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, env: &Env) -> ssize_t {
+    let record = recorded!(fd, else (real::get().recv)(fd, buf, len, flags));
     if flags & libc::MSG_DONTWAIT == 0
+        && !record.is_filled()
         && receives_without_frame(env, record, fd, buf, len, flags as u32 | BY_RECV)
     {
         return yield_into(goes_on);
@@ -317,7 +339,27 @@ pub unsafe extern "C-unwind" fn recvfrom(
     from: *mut sockaddr,
     from_len: *mut socklen_t,
 ) -> ssize_t {
-    let (env, record) = cooperative!(fd, else (real::get().recvfrom)(fd, buf, len, flags, from, from_len));
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { recvfrom_hooked(fd, buf, len, flags, from, from_len, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().recvfrom)(fd, buf, len, flags, from, from_len) },
+    }
+}
+
+/// # Safety
+/// As recvfrom(2).
+#[inline(never)]
+unsafe fn recvfrom_hooked(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    from: *mut sockaddr,
+    from_len: *mut socklen_t,
+    env: &Env,
+) -> ssize_t {
+    let record = recorded!(fd, else (real::get().recvfrom)(fd, buf, len, flags, from, from_len));
     // SAFETY: the caller's arguments.
     let attempt = |more: c_int| unsafe { (real::get().recvfrom)(fd, buf, len, flags | more, from, from_len) };
     if flags & libc::MSG_DONTWAIT != 0 {
@@ -332,7 +374,19 @@ pub unsafe extern "C-unwind" fn recvfrom(
 /// As write(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
-    let (env, record) = cooperative!(fd, else (real::get().write)(fd, buf, count));
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { write_hooked(fd, buf, count, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().write)(fd, buf, count) },
+    }
+}
+
+/// # Safety
+/// As write(2).
+#[inline(never)]
+unsafe fn write_hooked(fd: c_int, buf: *const c_void, count: size_t, env: &Env) -> ssize_t {
+    let record = recorded!(fd, else (real::get().write)(fd, buf, count));
     send_all(env, record, fd, count, |sent, flags| {
         let (rest, left) = (buf.cast::<u8>().wrapping_add(sent).cast::<c_void>(), count - sent);
         if flags == 0 || count == 0 {
@@ -356,7 +410,19 @@ pub unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, count: size
 /// As send(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
-    let (env, record) = cooperative!(fd, else (real::get().send)(fd, buf, len, flags));
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { send_hooked(fd, buf, len, flags, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().send)(fd, buf, len, flags) },
+    }
+}
+
+/// # Safety
+/// As send(2).
+#[inline(never)]
+unsafe fn send_hooked(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, env: &Env) -> ssize_t {
+    let record = recorded!(fd, else (real::get().send)(fd, buf, len, flags));
     let attempt = |sent: size_t, more: c_int| {
         let rest = buf.cast::<u8>().wrapping_add(sent).cast::<c_void>();
         // SAFETY: the rest of the caller's bytes.
@@ -382,7 +448,27 @@ pub unsafe extern "C-unwind" fn sendto(
     to: *const sockaddr,
     to_len: socklen_t,
 ) -> ssize_t {
-    let (env, record) = cooperative!(fd, else (real::get().sendto)(fd, buf, len, flags, to, to_len));
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { sendto_hooked(fd, buf, len, flags, to, to_len, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().sendto)(fd, buf, len, flags, to, to_len) },
+    }
+}
+
+/// # Safety
+/// As sendto(2).
+#[inline(never)]
+unsafe fn sendto_hooked(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+    to: *const sockaddr,
+    to_len: socklen_t,
+    env: &Env,
+) -> ssize_t {
+    let record = recorded!(fd, else (real::get().sendto)(fd, buf, len, flags, to, to_len));
     // SAFETY: the caller's arguments.
     let attempt = |more: c_int| unsafe { (real::get().sendto)(fd, buf, len, flags | more, to, to_len) };
     if flags & libc::MSG_DONTWAIT != 0 {

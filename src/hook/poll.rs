@@ -7,6 +7,7 @@ use libc::{nfds_t, pollfd, size_t};
 
 use super::{active, real, same_signature};
 use crate::event;
+use crate::routine::Env;
 use crate::sys::errno::Errno;
 
 same_signature!(poll: fn(*mut pollfd, nfds_t, c_int) -> c_int);
@@ -18,11 +19,22 @@ same_signature!(poll: fn(*mut pollfd, nfds_t, c_int) -> c_int);
 /// As poll(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
-    let waiter = active().filter(|env| timeout != 0 && !env.running().is_main());
-    let Some(env) = waiter else {
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { poll_hooked(fds, count, timeout, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().poll)(fds, count, timeout) },
+    }
+}
+
+/// # Safety
+/// As poll(2).
+#[inline(never)]
+unsafe fn poll_hooked(fds: *mut pollfd, count: nfds_t, timeout: c_int, env: &Env) -> c_int {
+    if timeout == 0 || env.running().is_main() {
         // SAFETY: the caller's arguments.
         return unsafe { (real::get().poll)(fds, count, timeout) };
-    };
+    }
     if fds.is_null() && count != 0 {
         Errno(libc::EFAULT).set();
         return -1;

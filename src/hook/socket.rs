@@ -7,6 +7,7 @@ use libc::{sockaddr, socklen_t};
 
 use super::fd_table::{self, NONBLOCK_BELOW, NONBLOCK_BY_PROGRAM, WRITE_TIMEOUT_SET};
 use super::{Waited, active, deadline, real, same_signature, wait_for};
+use crate::routine::Env;
 use crate::sys::errno::Errno;
 
 same_signature!(socket: fn(c_int, c_int, c_int) -> c_int);
@@ -71,9 +72,20 @@ const CONNECT_MS: c_int = 75_000;
 /// As connect(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { connect_hooked(fd, addr, len, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().connect)(fd, addr, len) },
+    }
+}
+
+/// # Safety
+/// As connect(2).
+#[inline(never)]
+unsafe fn connect_hooked(fd: c_int, addr: *const sockaddr, len: socklen_t, env: &Env) -> c_int {
     // SAFETY: the caller's arguments.
     let result = unsafe { (real::get().connect)(fd, addr, len) };
-    let Some(env) = active() else { return result };
     let Some(record) = fd_table::waits(fd) else { return result };
     if result == 0 || Errno::last() != Errno(libc::EINPROGRESS) {
         return result;
@@ -130,12 +142,29 @@ pub unsafe extern "C-unwind" fn setsockopt(
     value: *const c_void,
     len: socklen_t,
 ) -> c_int {
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(_) => unsafe { setsockopt_hooked(fd, level, name, value, len) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().setsockopt)(fd, level, name, value, len) },
+    }
+}
+
+/// # Safety
+/// As setsockopt(2).
+#[inline(never)]
+unsafe fn setsockopt_hooked(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> c_int {
     // SAFETY: the caller's arguments.
     let result = unsafe { (real::get().setsockopt)(fd, level, name, value, len) };
     if result == 0
         && level == libc::SOL_SOCKET
         && (name == libc::SO_RCVTIMEO || name == libc::SO_SNDTIMEO)
-        && active().is_some()
         && let Some(record) = fd_table::get(fd)
     {
         // SAFETY: the kernel accepted it: at least a timeval, at any alignment.

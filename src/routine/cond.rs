@@ -5,14 +5,12 @@
 //! handler that interrupted a guarded section, and from other threads, are counted and served by the
 //! owner: when the section ends, or when its loop wakes.
 
-use core::cell::Cell;
-use core::ffi::c_void;
 use core::mem::offset_of;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-use crate::event;
-use crate::routine::coroutine::{Co, Coroutine, Outcome, Wait, WaitKind, WaitState};
+use crate::event::{self, Reactor};
+use crate::routine::coroutine::{Co, Coroutine, Outcome, RELEASED, Wait, WaitKind, WaitState};
 use crate::routine::env::{self, Env};
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
@@ -24,12 +22,14 @@ use crate::util::list::{Link, List};
 pub(crate) struct Cond {
     /// In its owner's list of conditions with waiters.
     in_env: Link,
-    waiters: List,
+    pub(super) waiters: List,
     owner: AtomicPtr<Env>,
     /// Signals to serve later; the top bit stands for a broadcast.
     deferred: AtomicU32,
     next_deferred: AtomicPtr<Cond>,
     is_deferred: AtomicBool,
+    /// Freed while a signal of another thread's was under way: the thread that serves it frees the object.
+    freed: AtomicBool,
 }
 
 // SAFETY: no waiters, no owner.
@@ -117,10 +117,6 @@ impl Cond {
                 if env.is_busy() {
                     self.defer(env, whom);
                 } else {
-                    if env.has_releases() {
-                        // Whom another thread has released gets no signal any more.
-                        env.serve_releases();
-                    }
                     env.guarded(|| self.wake(whom));
                 }
             }
@@ -152,15 +148,28 @@ impl Cond {
     }
 
     fn wake(&self, whom: Whom) {
-        while let Some(link) = self.waiters.pop_front() {
-            let co = Cond::waiter(link);
-            co.wait.more.set(null_mut());
+        while let Some(co) = self.take_first() {
             event::wake(co, Outcome::Woken);
             if whom == Whom::First {
                 break;
             }
         }
+    }
+
+    /// Takes who waits longest out of the queue. Whom another thread has released is passed over: its
+    /// signal belongs to the next.
+    pub(super) fn take_first(&self) -> Option<Co> {
+        let mut first = None;
+        while let Some(link) = self.waiters.pop_front() {
+            let co = Cond::waiter(link);
+            co.wait.more.set(null_mut());
+            if co.pending() & RELEASED == 0 {
+                first = Some(co);
+                break;
+            }
+        }
         self.left();
+        first
     }
 
     /// Detaches all waiters: never signalled any more, but their time-outs still fire.
@@ -205,8 +214,11 @@ pub(crate) unsafe fn free(cond: NonNull<Cond>) -> Result<(), Errno> {
             this.detach(Detached::StillWaiting);
         });
     }
-    // SAFETY: no waiter and no deferred signal refers to it.
-    unsafe { heap::free(cond) };
+    this.freed.store(true, Ordering::Release);
+    if !this.is_deferred.swap(true, Ordering::AcqRel) {
+        // SAFETY: no waiter refers to it, and no deferred signal can any more.
+        unsafe { heap::free(cond) };
+    }
     Ok(())
 }
 
@@ -215,9 +227,14 @@ pub(crate) unsafe fn free(cond: NonNull<Cond>) -> Result<(), Errno> {
 pub(crate) fn serve_deferred(env: &Env) {
     let mut next = env.deferred.swap(null_mut(), Ordering::AcqRel);
     while !next.is_null() {
-        // SAFETY: a condition is taken out of this list before it is freed.
+        // SAFETY: a condition in this list is not freed before it is out of it: see `free`.
         let cond = unsafe { &*next };
         next = cond.next_deferred.load(Ordering::Relaxed);
+        if cond.freed.load(Ordering::Acquire) {
+            // SAFETY: nobody else has it: it is out of this list, and no signal can put it in one.
+            unsafe { heap::free(NonNull::from(cond)) };
+            continue;
+        }
         cond.is_deferred.store(false, Ordering::Release);
         let signals = cond.deferred.swap(0, Ordering::AcqRel);
         env.guarded(|| {
@@ -241,6 +258,31 @@ pub(crate) fn leave(co: Co) {
     }
 }
 
+/// A loop ends: who waits on a condition in it stays suspended, in no queue.
+pub(crate) fn leave_loop(env: &Env, reactor: &Reactor) {
+    serve_deferred(env);
+    let mut at = env.conds.first();
+    while let Some(link) = at {
+        at = env.conds.after(link);
+        // SAFETY: `in_env` is a condition's first member.
+        let cond = unsafe { &*link.cast::<Cond>() };
+        let mut waiter = cond.waiters.first();
+        while let Some(link) = waiter {
+            waiter = cond.waiters.after(link);
+            let co = Cond::waiter(link);
+            if core::ptr::eq(co.wait.reactor.get(), reactor) {
+                // (Its timer, if it has one, is still in the loop's wheel, which is emptied next.)
+                co.wait.node.link().unlink();
+                co.wait.more.set(null_mut());
+                co.wait.set_kind(WaitKind::Time);
+                co.wait.set_state(WaitState::None);
+                co.wait.set_outcome(Outcome::Cancelled);
+            }
+        }
+        cond.left();
+    }
+}
+
 /// The thread ends: nobody waits any more.
 pub(crate) fn detach_all(env: &Env) {
     serve_deferred(env);
@@ -252,115 +294,3 @@ pub(crate) fn detach_all(env: &Env) {
 }
 
 const _: () = assert!(offset_of!(Cond, in_env) == 0);
-
-/// A mutex between coroutines of one thread: what clsCoMutex keeps behind its first member.
-///
-/// Fair: who waits longest gets it, handed over by the one that unlocks. A waiter that is released
-/// hands it on.
-#[repr(C)]
-pub(crate) struct Mutex {
-    cond: Cond,
-    /// Locked: somebody has it, or it was handed to a waiter that has not run yet.
-    locked: Cell<bool>,
-}
-
-// SAFETY: unlocked, no waiters.
-unsafe impl Zeroed for Mutex {}
-
-const _: () = assert!(offset_of!(Mutex, cond) == 0);
-
-/// A new, unlocked mutex.
-pub(crate) fn new_mutex() -> Option<NonNull<Mutex>> {
-    heap::alloc()
-}
-
-impl Mutex {
-    /// Waits until the mutex is free. The main coroutine runs its loop meanwhile.
-    pub(crate) fn lock(&self) {
-        if !self.locked.get() {
-            self.locked.set(true);
-            return;
-        }
-        let on_main = env::current().is_none_or(|env| env.running().is_main());
-        if on_main {
-            log!("clsCoMutex: the main coroutine runs its loop until mutex {:p} is free", self);
-            event::run_until(&mut || !self.locked.get());
-            self.locked.set(true);
-            return;
-        }
-        loop {
-            match self.cond.wait(0) {
-                // Handed over: still locked, and now ours.
-                Ok(Outcome::Woken) => {
-                    if let Some(env) = env::current() {
-                        env.running().wait.granted.set(false);
-                        env.running().wait.more.set(null_mut());
-                    }
-                    return;
-                }
-                Ok(Outcome::Cancelled) => return,
-                Ok(Outcome::TimedOut | Outcome::ByHand) => {
-                    if !self.locked.replace(true) {
-                        return;
-                    }
-                }
-                Err(_) => {
-                    log!("clsCoMutex: cannot wait for mutex {:p}", self);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Hands the mutex to the first waiter, or frees it.
-    pub(crate) fn unlock(&self) {
-        if let Some(env) = env::current()
-            && env.has_releases()
-        {
-            env.serve_releases();
-        }
-        match self.cond.waiters.first() {
-            None => self.locked.set(false),
-            Some(link) => {
-                let next = Cond::waiter(link);
-                let mine = env::current().is_some_and(|env| core::ptr::eq(next.env.get(), env));
-                if !mine {
-                    return log!("clsCoMutex: coroutines of another thread wait for mutex {:p}", self);
-                }
-                self.cond.signal(Whom::First);
-                next.wait.granted.set(true);
-                next.wait.more.set((&raw const *self).cast_mut().cast::<c_void>());
-            }
-        }
-    }
-
-    /// Waiters and the holder: what the original counts.
-    pub(crate) fn users(&self) -> i32 {
-        let mut users = i32::from(self.locked.get());
-        let mut at = self.cond.waiters.first();
-        while let Some(link) = at {
-            users += 1;
-            at = self.cond.waiters.after(link);
-        }
-        users
-    }
-}
-
-/// A coroutine that was handed a mutex is released or reset before it ran: the next one gets it.
-pub(crate) fn pass_on(co: Co) {
-    co.wait.granted.set(false);
-    let mutex = co.wait.more.replace(null_mut()).cast::<Mutex>();
-    // SAFETY: `unlock` put the mutex there, which lives as long as its users.
-    if let Some(mutex) = unsafe { mutex.as_ref() } {
-        mutex.unlock();
-    }
-}
-
-/// Frees a mutex.
-///
-/// # Safety
-/// As [`free`].
-pub(crate) unsafe fn free_mutex(mutex: NonNull<Mutex>) {
-    // SAFETY: a mutex begins with its condition and is one allocation.
-    let _ = unsafe { free(mutex.cast()) };
-}

@@ -179,6 +179,8 @@ const _: () = {
 pub(crate) const RELEASE_SOON: u8 = 1;
 /// Make it new again when it ends.
 pub(crate) const RESET_AT_END: u8 = 2;
+/// Another thread has released it: it never runs again, its own thread will free it.
+pub(crate) const RELEASED: u8 = 4;
 
 /// The eight bytes from cStart on as one little-endian word.
 pub(crate) mod word {
@@ -234,6 +236,7 @@ impl Coroutine {
             && self.wait.kind() != WaitKind::Descriptors
             && !self.is_main()
             && !self.on_copy_stack()
+            && self.pending() == 0
             && self.extra.get().is_null()
             && self.pv_env.get().is_null()
     }

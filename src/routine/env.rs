@@ -14,13 +14,13 @@
 
 use core::cell::Cell;
 use core::ffi::c_void;
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
 use core::ptr::{NonNull, null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, Ordering};
 
 use crate::event::{self, Reactor};
 use crate::routine::cond::Cond;
-use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK};
+use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, RELEASE_SOON, RELEASED, WaitState};
 use crate::routine::stack::{self, StackMem};
 use crate::routine::stack_cache;
 use crate::sys::errno::Errno;
@@ -28,7 +28,7 @@ use crate::sys::exceptions::{self, ExceptionState};
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
 use crate::sys::thread;
-use crate::util::list::List;
+use crate::util::list::{Link, List};
 use crate::util::pool;
 
 /// What C knows as stCoRoutineEnv_t, opaque.
@@ -48,10 +48,13 @@ pub(crate) struct Env {
     live: Cell<isize>,
     gone: AtomicIsize,
     alive: AtomicBool,
+    in_alive: Link,
     /// Waiting coroutines that another thread released, linked by `arg`; under ENVS.
     to_release: Cell<*const Coroutine>,
     any_to_release: AtomicU32,
     service: Cell<*const StackMem>,
+    /// Whom a resume by way of the service stack could not bring in.
+    pub(crate) refused: Cell<*const Coroutine>,
     /// The stack the main coroutine says it has.
     main_stack: StackMem,
     no_exceptions: ExceptionState,
@@ -64,14 +67,23 @@ pub(crate) struct Env {
 unsafe impl Zeroed for Env {}
 
 /// Taken by a thread that deals with another thread's environment, and by an ending thread.
-static ENVS: Lock = Lock::new();
+static ENVS: Envs = Envs { lock: Lock::for_handlers_too(), alive: List::new() };
+
+struct Envs {
+    lock: Lock,
+    /// All whose thread has not ended.
+    alive: List,
+}
+
+// SAFETY: `alive` is touched with the lock held.
+unsafe impl Sync for Envs {}
 
 /// The stack that work on a stack itself runs on.
 const SERVICE_STACK: usize = 16 * 1024;
 
 /// Held across fork.
 pub(crate) fn fork_lock() -> &'static Lock {
-    &ENVS
+    &ENVS.lock
 }
 
 /// The calling thread's environment, if it has one. Valid until the thread ends; used within a call.
@@ -107,6 +119,8 @@ fn create() -> Result<&'static Env, Errno> {
     env.main_stack.stack_size.set(DEFAULT_STACK);
     let state = exceptions::of_this_thread();
     env.exceptions.set(if state.is_null() { &env.no_exceptions } else { state });
+    // SAFETY: in no list yet; taken out when the thread ends.
+    ENVS.lock.with(|| unsafe { ENVS.alive.push_back(&env.in_alive) });
     thread::set_slot((&raw const *env).cast());
     Ok(env)
 }
@@ -164,6 +178,22 @@ impl Env {
         stack::trim(16);
     }
 
+    /// Now and then while the loop is busy: as before a long sleep, if no stack was needed since the last time.
+    #[cold]
+    pub(crate) fn give_back_unused_memory(&self) {
+        if stack::unused_since_last_asked() {
+            self.give_back_idle_memory();
+        }
+    }
+
+    /// There is no memory: everything that could be spared goes back.
+    #[cold]
+    pub(crate) fn give_back_all_memory(&self) {
+        self.stacks.shrink(0);
+        self.objects.flush();
+        stack::trim(1);
+    }
+
     /// Runs `section` so that a signal handler's co_cond_signal waits for its end. `section` does not
     /// switch. Work that handlers deferred is done afterwards.
     #[inline(always)]
@@ -214,7 +244,7 @@ impl Env {
     /// Releases what other threads have asked for.
     #[cold]
     pub(crate) fn serve_releases(&self) {
-        let mut next = ENVS.with(|| {
+        let mut next = ENVS.lock.with(|| {
             self.any_to_release.store(0, Ordering::Relaxed);
             self.to_release.replace(null())
         });
@@ -235,17 +265,24 @@ pub(crate) enum Foreign {
 }
 
 /// Decides who frees `co`, which belongs to another thread, alive or ended.
+///
+/// What its thread may be looking at is left to that thread: a wait, a place on a copy stack, a run.
 pub(crate) fn release_foreign(co: Co) -> Foreign {
-    ENVS.with(|| {
+    ENVS.lock.with(|| {
         // SAFETY: an environment lives as long as its coroutines.
         let env = unsafe { &*co.env.get() };
         if !env.alive.load(Ordering::Relaxed) {
             return Foreign::Free;
         }
-        let idle = co.wait.state() == crate::routine::coroutine::WaitState::None;
-        if idle && !co.is_running() {
+        if co.is_running() {
+            co.add_pending(RELEASE_SOON);
+            return Foreign::HandedOver;
+        }
+        if co.wait.state() == WaitState::None && !co.on_copy_stack() {
             return Foreign::Free;
         }
+        // It neither wakes nor takes a signal any more.
+        co.add_pending(RELEASED);
         co.arg.set(env.to_release.get().cast_mut().cast());
         env.to_release.set(co.as_ptr());
         env.any_to_release.store(1, Ordering::Relaxed);
@@ -254,20 +291,24 @@ pub(crate) fn release_foreign(co: Co) -> Foreign {
     })
 }
 
-/// Runs `work` on another thread's environment if its thread has not ended.
+/// Runs `work` on another thread's environment if its thread has not ended. `env` may be gone.
 pub(crate) fn with_alive(env: *const Env, work: impl FnOnce(&Env)) {
-    ENVS.with(|| {
-        // SAFETY: the caller got it from an object that keeps it; ended ones stay while counted.
-        let env = unsafe { &*env };
-        if env.alive.load(Ordering::Relaxed) {
-            work(env);
+    ENVS.lock.with(|| {
+        let mut at = ENVS.alive.first();
+        while let Some(link) = at {
+            let alive = link.cast::<u8>().wrapping_sub(offset_of!(Env, in_alive)).cast::<Env>();
+            if core::ptr::eq(alive, env) {
+                // SAFETY: environments leave this list before they go.
+                return work(unsafe { &*alive });
+            }
+            at = ENVS.alive.after(link);
         }
     });
 }
 
 /// A coroutine of `env` was freed, or adopted, by a thread that is not its owner.
 pub(crate) fn count_gone(env: *const Env) {
-    let last = ENVS.with(|| {
+    let last = ENVS.lock.with(|| {
         // SAFETY: an environment lives as long as its coroutines, and this one still counts.
         let env = unsafe { &*env };
         if env.alive.load(Ordering::Relaxed) {
@@ -284,7 +325,7 @@ pub(crate) fn count_gone(env: *const Env) {
 
 /// A coroutine was made for `env` by another thread.
 pub(crate) fn count_foreign_new(env: &Env) {
-    ENVS.with(|| env.gone.fetch_sub(1, Ordering::Relaxed));
+    ENVS.lock.with(|| env.gone.fetch_sub(1, Ordering::Relaxed));
 }
 
 /// The pthread key's destructor.
@@ -304,8 +345,9 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
     crate::routine::extra::drop_of(Co::of(&env.main));
     crate::routine::environ::drop_of(Co::of(&env.main));
     thread::set_slot(null_mut());
-    let left = ENVS.with(|| {
+    let left = ENVS.lock.with(|| {
         env.alive.store(false, Ordering::Relaxed);
+        env.in_alive.unlink();
         let left = env.live.get() - env.gone.load(Ordering::Relaxed);
         env.gone.store(left, Ordering::Relaxed);
         left
@@ -329,6 +371,7 @@ pub(crate) fn ended_by_fork(env: *const Env) {
     // SAFETY: a loop's environment lives as long as the loop.
     let env = unsafe { &*env };
     if env.alive.swap(false, Ordering::Relaxed) {
+        env.in_alive.unlink();
         env.gone.store(env.live.get() - env.gone.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }

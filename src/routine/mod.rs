@@ -7,7 +7,7 @@
 //! | run | resume, yield, end |
 //! | stack, stack_cache | private stacks, and those a thread keeps |
 //! | copy | copy stacks |
-//! | cond | conditions and the mutex |
+//! | cond, mutex | conditions, and the mutex made of one |
 //! | extra, environ | specifics, environment variables of a coroutine |
 //!
 //! Called by `capi` and `hook`. Wakes come from `event`, which resumes through [`run`].
@@ -18,6 +18,7 @@ pub(crate) mod coroutine;
 pub(crate) mod env;
 pub(crate) mod environ;
 pub(crate) mod extra;
+pub(crate) mod mutex;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod stack_cache;
@@ -49,20 +50,20 @@ pub(crate) fn create(
     arg: *mut c_void,
 ) -> Result<Co, Errno> {
     if share.is_none() && env.is_mine() {
-        let stack = env.stacks.take(copy::stack_size_for(stack_size));
-        if let Some(stack) = stack {
+        if let Some(stack) = env.stacks.take(copy::stack_size_for(stack_size)) {
             if let Some(block) = env.objects.alloc(size_of::<Coroutine>()) {
                 env.count_one_more();
                 return Ok(fill(block.cast(), env, stack, false, pfn, arg));
             }
             free_stack(Some(env), stack);
         }
-        return Err(Errno(libc::ENOMEM));
+        // Free stacks of other sizes may be in the way.
+        env.give_back_all_memory();
     }
     create_elsewhere(env, stack_size, share, pfn, arg)
 }
 
-/// [`create`] on a copy stack, or for another thread's environment.
+/// [`create`] on a copy stack, for another thread's environment, or when memory is short.
 #[inline(never)]
 fn create_elsewhere(
     env: &Env,
@@ -73,6 +74,9 @@ fn create_elsewhere(
 ) -> Result<Co, Errno> {
     let no_memory = Errno(libc::ENOMEM);
     let mine = env.is_mine();
+    if mine && env.has_releases() {
+        env.serve_releases();
+    }
     let stack = match share {
         Some(group) => copy::next_of(group),
         None => stack::take_central(copy::stack_size_for(stack_size)),

@@ -4,12 +4,12 @@
 //! block once and jumps. Everything else (new, copy stacks, misuse, exceptions in flight) goes through
 //! the slow functions below. Nothing with a destructor lives across a switch.
 
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 
 use crate::arch;
 use crate::event;
 use crate::routine::copy;
-use crate::routine::coroutine::{Co, Coroutine, RELEASE_SOON, RESET_AT_END, WaitState, word};
+use crate::routine::coroutine::{Co, Coroutine, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState, word};
 use crate::routine::env::{self, Env};
 use crate::sys::log::{fatal, log};
 use crate::sys::thread;
@@ -73,6 +73,10 @@ pub(crate) fn try_resume(co: Co) -> bool {
         log!("co_resume: coroutine {:p} is running already", co.as_ptr());
         return false;
     }
+    if co.pending() & RELEASED != 0 {
+        // Another thread has released it; this one will free it.
+        return false;
+    }
     let Some(env) = adopt(co) else { return false };
     let fresh = co.c_start.get() == 0;
     if fresh {
@@ -91,7 +95,7 @@ pub(crate) fn try_resume(co: Co) -> bool {
             };
             // SAFETY: `top` ends a stack nobody runs on; the work returns `from` or `co`'s context.
             unsafe { arch::switch_on_service(from.sp.as_ptr(), top, resume_on_service, co.as_ptr()) };
-            return true;
+            return !core::ptr::eq(env.refused.replace(null()), co.as_ptr());
         }
         if !copy::bring_in(env, co) {
             return false;
@@ -165,7 +169,9 @@ unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
     // SAFETY: it belongs to this thread.
     let env = unsafe { &*co.env.get() };
     let from = env.running();
+    env.refused.set(null());
     if !copy::bring_in(env, Co::of(co)) {
+        env.refused.set(co);
         return from.sp.get();
     }
     co.c_start.set(1);
@@ -343,6 +349,9 @@ pub(crate) fn swap(from: Co, to: Co) {
     };
     if !core::ptr::eq(env.running(), from.as_ptr()) || !core::ptr::eq(to.env.get(), env) || from == to {
         return log!("co_swap: {:p} is not running, or {:p} cannot run here", from.as_ptr(), to.as_ptr());
+    }
+    if to.c_end.get() != 0 || (from.pending() | to.pending()) != 0 {
+        return log!("co_swap: {:p} has ended or was released, or {:p} was", to.as_ptr(), from.as_ptr());
     }
     if to.is_main() || to.c_start.get() != 0 {
         if copy::occupies_same_stack(&from, to) {

@@ -14,7 +14,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_int;
 use core::mem::size_of;
 use core::ptr::{NonNull, null, null_mut};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::routine::coroutine::Coroutine;
 use crate::sys::heap::{self, Zeroed};
@@ -101,6 +101,14 @@ pub(super) fn locked<R>(section: impl FnOnce() -> R) -> R {
     CENTRAL.lock.with(section)
 }
 
+/// Set when a thread needed stacks from the slabs.
+static NEEDED: AtomicBool = AtomicBool::new(false);
+
+/// Whether stacks were given back and none was needed since the last call.
+pub(crate) fn unused_since_last_asked() -> bool {
+    !NEEDED.swap(false, Ordering::Relaxed) && IDLE.load(Ordering::Relaxed) > 0
+}
+
 /// Held across fork, so that the child finds the slabs whole.
 pub(crate) fn fork_lock() -> &'static Lock {
     &CENTRAL.lock
@@ -154,6 +162,7 @@ pub(super) unsafe fn class_of(size: usize) -> Option<&'static Class> {
 /// # Safety
 /// The lock is held.
 pub(super) unsafe fn take_from(class: &'static Class, may_grow: bool) -> Option<NonNull<StackMem>> {
+    NEEDED.store(true, Ordering::Relaxed);
     let mut at = class.slabs.first();
     while let Some(link) = at {
         // SAFETY: `link` is the first member of a live Slab.

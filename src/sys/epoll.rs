@@ -36,18 +36,8 @@ pub(crate) unsafe fn wait(
     timeout: *mut libc::timespec,
 ) -> Result<usize, Errno> {
     if epfd >= 0 && !NO_PWAIT2.load(Ordering::Relaxed) {
-        // SAFETY: the arguments are the system call's; no signal mask.
-        let count = unsafe {
-            libc::syscall(
-                libc::SYS_epoll_pwait2,
-                c_long::from(epfd),
-                events,
-                c_long::from(capacity),
-                timeout,
-                core::ptr::null::<libc::sigset_t>(),
-                0 as c_long,
-            )
-        };
+        // SAFETY: as the caller vouches.
+        let count = cancellable(|| unsafe { pwait2(epfd, events, capacity, timeout) });
         if count >= 0 {
             return Ok(count as usize);
         }
@@ -60,13 +50,59 @@ pub(crate) unsafe fn wait(
     }
     let mut poll = libc::pollfd { fd: epfd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd (a negative descriptor is skipped); the kernel reads the time-out.
-    let ready = unsafe { ppoll(&mut poll, timeout) };
+    let ready = cancellable(|| unsafe { ppoll(&mut poll, timeout) });
     if ready <= 0 || epfd < 0 {
         return Ok(0);
     }
     // SAFETY: as the caller vouches.
     let count = unsafe { libc::epoll_wait(epfd, events, capacity, 0) };
     check(count).map(|count| count as usize)
+}
+
+unsafe extern "C-unwind" {
+    /// The C library's, but unwinding may pass: a cancelled thread's does.
+    fn syscall(number: c_long, ...) -> c_long;
+    fn pthread_setcanceltype(new: c_int, old: *mut c_int) -> c_int;
+}
+
+/// pthread.h
+const PTHREAD_CANCEL_ASYNCHRONOUS: c_int = 1;
+
+/// Runs a system call that waits as a cancellation point, as the C library's own are: pthread_cancel ends a
+/// thread that sleeps in the loop. Nothing is held here that would be lost.
+fn cancellable(call: impl FnOnce() -> c_long) -> c_long {
+    let mut old = 0;
+    // SAFETY: writes `old`.
+    unsafe { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &mut old) };
+    let result = call();
+    let errno = Errno::last();
+    // SAFETY: back to what it was.
+    unsafe { pthread_setcanceltype(old, &mut old) };
+    errno.set();
+    result
+}
+
+/// # Safety
+/// As [`wait`].
+unsafe fn pwait2(
+    epfd: c_int,
+    events: *mut libc::epoll_event,
+    capacity: c_int,
+    timeout: *mut libc::timespec,
+) -> c_long {
+    let no_mask = core::ptr::null::<libc::sigset_t>();
+    // SAFETY: the arguments are the system call's.
+    unsafe {
+        syscall(
+            libc::SYS_epoll_pwait2,
+            c_long::from(epfd),
+            events,
+            c_long::from(capacity),
+            timeout,
+            no_mask,
+            0 as c_long,
+        )
+    }
 }
 
 /// The system call itself: the C library's wrapper would copy the time-out first and so open the gap again.
@@ -76,14 +112,7 @@ pub(crate) unsafe fn wait(
 unsafe fn ppoll(poll: *mut libc::pollfd, timeout: *mut libc::timespec) -> c_long {
     // SAFETY: as the caller vouches; no signal mask.
     unsafe {
-        libc::syscall(
-            libc::SYS_ppoll,
-            poll,
-            1 as c_long,
-            timeout,
-            core::ptr::null::<libc::sigset_t>(),
-            0 as c_long,
-        )
+        syscall(libc::SYS_ppoll, poll, 1 as c_long, timeout, core::ptr::null::<libc::sigset_t>(), 0 as c_long)
     }
 }
 

@@ -1,36 +1,64 @@
 //! A mutex without a guard: it has to be held across fork, so lock and unlock are separate calls.
 
 use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr::null_mut;
 
 /// A process-private mutex. The sections it guards are short and call nothing of the program's.
-pub(crate) struct Lock(UnsafeCell<libc::pthread_mutex_t>);
+pub(crate) struct Lock {
+    mutex: UnsafeCell<libc::pthread_mutex_t>,
+    /// A signal handler may want it too: `with` keeps handlers away from the thread that has it.
+    from_handlers: bool,
+}
 
 // SAFETY: a pthread mutex is made to be shared between threads.
 unsafe impl Sync for Lock {}
 
 impl Lock {
     pub(crate) const fn new() -> Self {
-        Lock(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER))
+        Lock { mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER), from_handlers: false }
+    }
+
+    /// A lock that calls take which a signal handler may make: close, co_cond_signal.
+    pub(crate) const fn for_handlers_too() -> Self {
+        Lock { mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER), from_handlers: true }
     }
 
     pub(crate) fn lock(&self) {
         // SAFETY: initialised statically, never moved (all Locks are statics).
-        unsafe { libc::pthread_mutex_lock(self.0.get()) };
+        unsafe { libc::pthread_mutex_lock(self.mutex.get()) };
     }
 
     pub(crate) fn unlock(&self) {
         // SAFETY: as in `lock`; called by the thread that locked it.
-        unsafe { libc::pthread_mutex_unlock(self.0.get()) };
+        unsafe { libc::pthread_mutex_unlock(self.mutex.get()) };
     }
 
     /// Runs `section` with the lock held. `section` neither panics nor switches.
     #[inline]
     pub(crate) fn with<R>(&self, section: impl FnOnce() -> R) -> R {
-        self.lock();
-        let result = section();
-        self.unlock();
-        result
+        let locked = || {
+            self.lock();
+            let result = section();
+            self.unlock();
+            result
+        };
+        if self.from_handlers { with_signals_blocked(locked) } else { locked() }
     }
+}
+
+/// Runs `section` with all signals blocked in this thread (two system calls).
+pub(crate) fn with_signals_blocked<R>(section: impl FnOnce() -> R) -> R {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: initialises our own set.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    // SAFETY: `all` was filled above; the present mask is written to `old`.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()) };
+    let result = section();
+    // SAFETY: `old` is the mask that the call above took away.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), null_mut()) };
+    result
 }
 
 /// A condition variable that goes with a [`Lock`].
@@ -57,7 +85,7 @@ impl Signal {
         unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut until) };
         until.tv_sec += seconds;
         // SAFETY: the caller holds the lock.
-        unsafe { libc::pthread_cond_timedwait(self.0.get(), lock.0.get(), &until) == 0 }
+        unsafe { libc::pthread_cond_timedwait(self.0.get(), lock.mutex.get(), &until) == 0 }
     }
 
     /// Forgets waiters that no longer exist (in a child of fork).

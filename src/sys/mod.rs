@@ -11,4 +11,5 @@ pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod pages;
 pub(crate) mod poll;
+pub(crate) mod process;
 pub(crate) mod thread;
