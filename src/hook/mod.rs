@@ -5,7 +5,7 @@
 //! real function, which `real` found when the library was loaded. Where a hooked read goes:
 //!
 //! ```text
-//!   read (io.rs) ─► fd_table: ours, and blocking to the program?  no ─► real read
+//!   read (receive.rs) ─► fd_table: ours, and blocking to the program?  no ─► real read
 //!        └─ yes ─► event::poll_one: node at the descriptor, timer in the wheel, yield
 //!                     the loop: epoll says readable ─► ready list ─► resume ─► real read
 //! ```
@@ -14,7 +14,8 @@
 //! |---|---|
 //! | real | the real functions; the load-time set-up |
 //! | fd_table | what the hooks know of a descriptor |
-//! | socket, io, poll, fcntl, env, dns | one libc name, one function |
+//! | socket, receive, send, poll, fcntl, env, dns | one libc name, one function |
+//! | io | what receive and send share |
 
 #![expect(unreachable_pub, reason = "exported under their symbol names, not by path")]
 
@@ -25,6 +26,8 @@ mod fd_table;
 mod io;
 mod poll;
 pub(crate) mod real;
+mod receive;
+mod send;
 mod socket;
 
 pub(crate) use fd_table::{fork_lock, set_timeouts};

@@ -1,0 +1,361 @@
+//! Bytes in: read, recv, recvfrom.
+//!
+//! A read waits first, then reads: echo and request/response servers make the same system calls as
+//! hand-written epoll. Only if the last read filled its buffer the next one is tried at once, at most 64
+//! times in a row.
+//!
+//! A read that waits keeps nothing on the stack: what it wants lies in the control block, and the
+//! coroutine goes on in [`goes_on`], which returns to the program in `read`'s place. On a copy stack that
+//! is a third of the bytes to keep.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+
+use libc::{size_t, sockaddr, socklen_t, ssize_t};
+
+use super::fd_table::{self, Record};
+use super::io::{dont_wait, other_names, recorded, without_waiting, would_block};
+use super::{Waited, active, deadline, real, same_signature, wait_for};
+use crate::event;
+use crate::routine::{Env, env as environment, yield_into};
+use crate::sys::errno::Errno;
+
+same_signature!(read: fn(c_int, *mut c_void, size_t) -> ssize_t);
+same_signature!(recv: fn(c_int, *mut c_void, size_t, c_int) -> ssize_t);
+same_signature!(recvfrom: fn(c_int, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t);
+
+/// Receives up to `len` bytes by `attempt` (which gets flags to add), waiting as a blocking call would.
+#[inline]
+fn receive(
+    env: &Env,
+    record: &Record,
+    fd: c_int,
+    len: size_t,
+    attempt: impl Fn(c_int) -> ssize_t,
+) -> ssize_t {
+    let flags = dont_wait(record);
+    if record.try_first() {
+        let got = attempt(flags);
+        if got >= 0 || !would_block() {
+            record.note_read(got == len as ssize_t);
+            return got;
+        }
+    }
+    receive_until(env, record, fd, len, deadline(record.read_ms()), attempt)
+}
+
+/// The waiting part of [`receive`].
+fn receive_until(
+    env: &Env,
+    record: &Record,
+    fd: c_int,
+    len: size_t,
+    until: Option<u64>,
+    attempt: impl Fn(c_int) -> ssize_t,
+) -> ssize_t {
+    let flags = dont_wait(record);
+    loop {
+        let waited = match wait_for(env, fd, libc::POLLIN as u16, until) {
+            Ok(waited) => waited,
+            Err(error) => {
+                error.set();
+                return -1;
+            }
+        };
+        record.passed();
+        let got = attempt(flags);
+        if got >= 0 || !would_block() || waited == Waited::Over {
+            record.note_read(got > 0 && got == len as ssize_t);
+            return got;
+        }
+        // Somebody else took it: wait on.
+    }
+}
+
+/// In `wait.count`: a recv, not a read. (No flag of recv has this bit.)
+const BY_RECV: u32 = 1 << 31;
+
+/// Begins to wait for bytes that [`goes_on`] will receive; false: it cannot be done this way. A function of
+/// its own: its caller must have nothing on its stack when it yields.
+#[inline(never)]
+fn receives_without_frame(
+    env: &Env,
+    record: &Record,
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    how: u32,
+) -> bool {
+    let co = env.running();
+    if co.is_main() || len == 0 {
+        return false;
+    }
+    let Ok(reactor) = env.reactor() else { return false };
+    let until = deadline(record.read_ms());
+    if event::begin_one(env, reactor, fd, libc::POLLIN as u16, until).is_err() {
+        return false;
+    }
+    co.wait.more.set(buf);
+    co.io_len.set(len);
+    co.wait.count.set(how | dont_wait(record) as u32);
+    true
+}
+
+/// Where a read without frame goes on: it was resumed.
+///
+/// # Safety
+/// `receives_without_frame` has begun the running coroutine's wait.
+unsafe extern "C-unwind" fn goes_on() -> ssize_t {
+    let Some(env) = environment::current() else { return -1 };
+    let happened = event::end_one(env);
+    let co = env.running();
+    let (fd, buf, len, how) =
+        (co.wait.node.fd(), co.wait.more.replace(null_mut()), co.io_len.get(), co.wait.count.replace(0));
+    // SAFETY: the buffer and length the program gave, kept since `receives_without_frame`.
+    let got = unsafe { try_receive(how, fd, buf, len) };
+    let Some(record) = fd_table::get(fd) else { return got };
+    record.passed();
+    record.note_read(got > 0 && got == len as ssize_t);
+    if got < 0 && happened != 0 && would_block() {
+        // Somebody else took it: wait on, for what is left of the time.
+        // SAFETY: as above.
+        return unsafe { wait_on(env, record, how, fd, buf, len) };
+    }
+    got
+}
+
+/// One try of what `how` says.
+///
+/// # Safety
+/// As read(2).
+#[inline(always)]
+unsafe fn try_receive(how: u32, fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    let flags = (how & !BY_RECV) as c_int;
+    if how & BY_RECV != 0 || flags != 0 {
+        // SAFETY: as the caller vouches.
+        return unsafe { receive_by(how, fd, buf, len, flags) };
+    }
+    // SAFETY: read(2)'s own arguments, as the caller vouches.
+    unsafe { (real::get().read)(fd, buf, len) }
+}
+
+/// One try of a recv, or of a read that must not block.
+///
+/// # Safety
+/// As read(2).
+unsafe fn receive_by(how: u32, fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the program's arguments; recv reads a socket as read does.
+    let got = unsafe { (real::get().recv)(fd, buf, len, flags) };
+    if got < 0 && how & BY_RECV == 0 && Errno::last() == Errno(libc::ENOTSOCK) {
+        // The number changed hands past us: it is readable, so this does not block.
+        // SAFETY: the program's arguments.
+        return unsafe { (real::get().read)(fd, buf, len) };
+    }
+    got
+}
+
+/// # Safety
+/// As read(2).
+#[cold]
+unsafe fn wait_on(env: &Env, record: &Record, how: u32, fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    let until = env.running().wait.timer.expires();
+    receive_until(env, record, fd, len, until, |_| {
+        // SAFETY: the program's arguments.
+        unsafe { try_receive(how, fd, buf, len) }
+    })
+}
+
+/// `ssize_t read(int fd, void *buf, size_t count);`
+///
+/// # Safety
+/// As read(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { read_hooked(fd, buf, count, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().read)(fd, buf, count) },
+    }
+}
+
+/// # Safety
+/// As read(2).
+#[inline(never)]
+unsafe fn read_hooked(fd: c_int, buf: *mut c_void, count: size_t, env: &Env) -> ssize_t {
+    let record = recorded!(fd, else (real::get().read)(fd, buf, count));
+    if !record.is_filled() && receives_without_frame(env, record, fd, buf, count, 0) {
+        return yield_into(goes_on);
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { read_with_frame(env, record, fd, buf, count) }
+}
+
+/// # Safety
+/// As read(2).
+#[inline(never)]
+unsafe fn read_with_frame(env: &Env, record: &Record, fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
+    receive(env, record, fd, count, |flags| {
+        if flags == 0 || count == 0 {
+            // SAFETY: the caller's arguments.
+            return unsafe { (real::get().read)(fd, buf, count) };
+        }
+        // SAFETY: the caller's arguments.
+        unsafe { receive_by(0, fd, buf, count, flags) }
+    })
+}
+
+/// `ssize_t recv(int sockfd, void *buf, size_t len, int flags);`
+///
+/// # Safety
+/// As recv(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { recv_hooked(fd, buf, len, flags, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().recv)(fd, buf, len, flags) },
+    }
+}
+
+/// # Safety
+/// As recv(2).
+#[inline(never)]
+unsafe fn recv_hooked(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, env: &Env) -> ssize_t {
+    let record = recorded!(fd, else (real::get().recv)(fd, buf, len, flags));
+    if flags & libc::MSG_DONTWAIT == 0
+        && !record.is_filled()
+        && receives_without_frame(env, record, fd, buf, len, flags as u32 | BY_RECV)
+    {
+        return yield_into(goes_on);
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { recv_with_frame(env, record, fd, buf, len, flags) }
+}
+
+/// # Safety
+/// As recv(2).
+#[inline(never)]
+unsafe fn recv_with_frame(
+    env: &Env,
+    record: &Record,
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the caller's arguments.
+    let attempt = |more: c_int| unsafe { (real::get().recv)(fd, buf, len, flags | more) };
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return without_waiting(env, record, attempt(0));
+    }
+    receive(env, record, fd, len, attempt)
+}
+
+/// `ssize_t recvfrom(int sockfd, void *buf, size_t len, int flags, struct sockaddr *src_addr, socklen_t *addrlen);`
+///
+/// # Safety
+/// As recvfrom(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    from: *mut sockaddr,
+    from_len: *mut socklen_t,
+) -> ssize_t {
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(env) => unsafe { recvfrom_hooked(fd, buf, len, flags, from, from_len, env) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().recvfrom)(fd, buf, len, flags, from, from_len) },
+    }
+}
+
+/// # Safety
+/// As recvfrom(2).
+#[inline(never)]
+unsafe fn recvfrom_hooked(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    from: *mut sockaddr,
+    from_len: *mut socklen_t,
+    env: &Env,
+) -> ssize_t {
+    let record = recorded!(fd, else (real::get().recvfrom)(fd, buf, len, flags, from, from_len));
+    // SAFETY: the caller's arguments.
+    let attempt = |more: c_int| unsafe { (real::get().recvfrom)(fd, buf, len, flags | more, from, from_len) };
+    if flags & libc::MSG_DONTWAIT != 0 {
+        return without_waiting(env, record, attempt(0));
+    }
+    receive(env, record, fd, len, attempt)
+}
+
+/// `read`, fortified: `room` bytes at `buf`.
+///
+/// # Safety
+/// As read(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn __read_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    count: size_t,
+    room: size_t,
+) -> ssize_t {
+    if count > room {
+        // SAFETY: ends the program.
+        return unsafe { (real::get().read_chk)(fd, buf, count, room) };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { read(fd, buf, count) }
+}
+
+/// `recv`, fortified.
+///
+/// # Safety
+/// As recv(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn __recv_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
+    if len > room {
+        // SAFETY: ends the program.
+        return unsafe { (real::get().recv_chk)(fd, buf, len, room, flags) };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { recv(fd, buf, len, flags) }
+}
+
+/// `recvfrom`, fortified.
+///
+/// # Safety
+/// As recvfrom(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn __recvfrom_chk(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    room: size_t,
+    flags: c_int,
+    from: *mut sockaddr,
+    from_len: *mut socklen_t,
+) -> ssize_t {
+    if len > room {
+        // SAFETY: ends the program.
+        return unsafe { (real::get().recvfrom_chk)(fd, buf, len, room, flags, from, from_len) };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { recvfrom(fd, buf, len, flags, from, from_len) }
+}
+
+other_names! {
+    __read = read(fd: c_int, buf: *mut c_void, count: size_t);
+}
