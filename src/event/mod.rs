@@ -7,6 +7,7 @@
 //! | descriptor | the process-wide table: a number's generation, record, and loops |
 //! | wheel | timers |
 //! | reactor | the loop itself |
+//! | own_fds | a loop's own descriptors |
 //! | loops | all loops: how other threads reach one; fork |
 //! | offload | jobs on helper threads |
 //!
@@ -17,6 +18,7 @@
 mod descriptor;
 mod loops;
 mod offload;
+mod own_fds;
 mod reactor;
 mod registration;
 mod wait;

@@ -12,19 +12,19 @@
 
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_void};
-use core::mem::offset_of;
+use core::mem::{offset_of, size_of};
 use core::ptr::{NonNull, null};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fence};
 
 use crate::arch;
-use crate::event::descriptor::{self, OURS};
+use crate::event::descriptor::OURS;
 use crate::event::loops;
 use crate::event::offload;
 use crate::event::registration::{self, Registrations};
 use crate::event::wait;
 use crate::event::wheel::Wheel;
 use crate::routine::coroutine::{Outcome, RELEASED, WaitState};
-use crate::routine::{Co, Env, cond, env, run as routine_run};
+use crate::routine::{Co, Coroutine, Env, cond, env, run as routine_run};
 use crate::sys::clock::{NANOS_PER_MS, Nanos};
 use crate::sys::epoll;
 use crate::sys::errno::Errno;
@@ -35,6 +35,9 @@ use crate::util::list::{Link, List};
 /// Called after every round; -1 ends the loop.
 pub(crate) type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
 
+const CACHE_LINE: usize = 64;
+/// What a wait leaves on a stack, with the beginning of a buffer above it, in cache lines.
+const STACK_LINES: usize = 8;
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 512;
 /// How long a wait may trust an earlier registration, in ticks.
@@ -44,7 +47,7 @@ const LONG_SLEEP: u64 = 1000;
 /// Without an epoll descriptor (none to be had) nobody can wake the loop: it looks around so often.
 const BLIND_SLEEP: u64 = 10;
 /// What the kick's eventfd carries instead of a number.
-const KICK: u64 = u64::MAX;
+pub(super) const KICK: u64 = u64::MAX;
 
 /// What C knows as stCoEpoll_t, opaque. All-zero bytes but for `id` and `env`.
 #[repr(C)]
@@ -54,13 +57,13 @@ pub(crate) struct Reactor {
     env: Cell<*const Env>,
     id: Cell<u32>,
     /// One more than the epoll descriptor; 0: none yet.
-    epfd: AtomicI32,
+    pub(super) epfd: AtomicI32,
     /// One more than the eventfd that other threads wake the loop by; 0: none yet.
-    kick_fd: AtomicI32,
-    kicked: AtomicBool,
+    pub(super) kick_fd: AtomicI32,
+    pub(super) kicked: AtomicBool,
     closed_elsewhere: AtomicBool,
     sleeping: Cell<bool>,
-    rebuild: AtomicBool,
+    pub(super) rebuild: AtomicBool,
     /// The last round took as many events as there is room for: there may have been more.
     full: Cell<bool>,
     /// When to verify waits that trust; 0: no such wait.
@@ -157,62 +160,6 @@ impl Reactor {
         }
     }
 
-    /// A new, empty epoll set in place of the old one, and the eventfd that wakes it.
-    pub(crate) fn renew_epoll_fd(&self) -> Result<c_int, Errno> {
-        loops::locked(|| {
-            // First: they may be the last descriptors to be had.
-            self.close_descriptors();
-            let epfd = epoll::create()?;
-            let kick = epoll::eventfd().and_then(|kick| {
-                let added = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, libc::EPOLLIN as u32, KICK);
-                added.map(|()| kick).inspect_err(|_| epoll::close(kick))
-            });
-            let kick = kick.inspect_err(|_| epoll::close(epfd))?;
-            descriptor::make_ours(epfd);
-            descriptor::make_ours(kick);
-            self.kick_fd.store(kick + 1, Ordering::Release);
-            self.epfd.store(epfd + 1, Ordering::Release);
-            Ok(epfd)
-        })
-    }
-
-    /// Whether both numbers are still what the loop made: a program may have closed them, and have been
-    /// given them again for files of its own. The eventfd being in the epoll set proves both.
-    fn has_descriptors(&self) -> bool {
-        let (epfd, kick) = (self.epoll_fd_if_any(), self.kick_fd.load(Ordering::Acquire) - 1);
-        if epfd < 0 || kick < 0 {
-            return false;
-        }
-        let added = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, 0, KICK);
-        if added == Ok(()) {
-            let _ = epoll::ctl(epfd, libc::EPOLL_CTL_DEL, kick, 0, 0);
-        }
-        added == Err(Errno(libc::EEXIST))
-    }
-
-    /// Closes the loop's descriptors, if they are its own still.
-    pub(super) fn close_descriptors(&self) {
-        let ours = self.has_descriptors();
-        for cell in [&self.epfd, &self.kick_fd] {
-            let fd = cell.swap(0, Ordering::AcqRel) - 1;
-            if fd >= 0 {
-                descriptor::not_ours(fd);
-                if ours {
-                    epoll::close(fd);
-                }
-            }
-        }
-    }
-
-    /// An epoll_ctl failed in a way that a good epoll descriptor does not: if the number is not ours any
-    /// more a new one is made. True if so.
-    pub(super) fn replaces_lost_epoll_fd(&self) -> bool {
-        !self.has_descriptors() && {
-            self.lose_epoll_fd();
-            self.epoll_fd().is_ok()
-        }
-    }
-
     pub(super) fn link(&self) -> &Link {
         &self.link
     }
@@ -224,27 +171,6 @@ impl Reactor {
     /// Another thread closed a number that this loop has. The list of loops is locked.
     pub(super) fn note_closed_elsewhere(&self) {
         self.closed_elsewhere.store(true, Ordering::Release);
-    }
-
-    /// If the number is one of the loop's own, the loop looks for others. The list of loops is locked.
-    pub(super) fn lose_if_ours(&self, fd: c_int) {
-        if self.epoll_fd_if_any() == fd || self.kick_fd.load(Ordering::Relaxed) - 1 == fd {
-            // While they are there, the loop can still be woken by them.
-            self.rebuild.store(true, Ordering::Release);
-            self.kick_locked();
-            self.lose_epoll_fd();
-        }
-    }
-
-    /// The epoll descriptor is gone, or about to be closed by the program: its number is not ours any more.
-    fn lose_epoll_fd(&self) {
-        for cell in [&self.epfd, &self.kick_fd] {
-            let fd = cell.swap(0, Ordering::AcqRel) - 1;
-            if fd >= 0 {
-                descriptor::not_ours(fd);
-            }
-        }
-        self.rebuild.store(true, Ordering::Release);
     }
 
     /// The epoll set has entries nobody can delete: the next round makes a new one.
@@ -276,15 +202,6 @@ impl Reactor {
         };
         // SAFETY: this thread's alone; volatile, since a signal handler writes it as well.
         unsafe { self.timeout.get().write_volatile(value) };
-    }
-
-    /// Wakes the loop from another thread. The list of loops is locked.
-    pub(super) fn kick_locked(&self) {
-        self.kicked.store(true, Ordering::Release);
-        // Without descriptors of its own it sleeps shortly, and looks.
-        if self.has_descriptors() {
-            epoll::eventfd_raise(self.kick_fd.load(Ordering::Relaxed) - 1);
-        }
     }
 
     /// What other threads and earlier rounds left to do.
@@ -406,6 +323,32 @@ impl Reactor {
         }
     }
 
+    /// Asks for the memory of who comes next, while one is about to run: of the third its control block,
+    /// then, with the block there, of the second what belongs to its descriptor and the top of its stack,
+    /// then of the first the rest of the stack that a wait leaves behind.
+    #[inline(always)]
+    fn prefetch_next(&self) {
+        let block = |link: *const Link| {
+            // SAFETY: ready lists link timers of live control blocks.
+            unsafe { Co::from_timer(link.cast()) }
+        };
+        let Some(first) = self.batch.first() else { return };
+        let co = block(first);
+        for line in 0..STACK_LINES {
+            arch::prefetch(co.sp.get().wrapping_add(line * CACHE_LINE));
+        }
+        registration::prefetch_record(co.wait.node.fd());
+        let Some(second) = self.batch.after(first) else { return };
+        let co = block(second);
+        arch::prefetch(co.sp.get());
+        registration::prefetch_entry(self, co.wait.node.fd());
+        let Some(third) = self.batch.after(second) else { return };
+        let co: *const u8 = block(third).as_ptr().cast();
+        for line in 0..size_of::<Coroutine>().div_ceil(CACHE_LINE) {
+            arch::prefetch(co.wrapping_add(line * CACHE_LINE));
+        }
+    }
+
     /// Resumes everybody who was ready when this began.
     fn run_ready(&self, env: &Env) {
         env.guarded(|| self.batch.append(&self.ready));
@@ -415,11 +358,8 @@ impl Reactor {
                 env.serve_releases();
             }
             let Some(link) = env.guarded(|| self.batch.pop_front()) else { return };
-            if let Some(next) = self.batch.first() {
-                // SAFETY: ready lists link timers of live control blocks.
-                arch::prefetch(unsafe { Co::from_timer(next.cast()) }.sp.get());
-            }
-            // SAFETY: as above.
+            self.prefetch_next();
+            // SAFETY: ready lists link timers of live control blocks.
             let co = unsafe { Co::from_timer(link.cast()) };
             if !routine_run::resume_woken(co) && co.wait.state() == WaitState::Ready {
                 if co.pending() & RELEASED != 0 {

@@ -460,3 +460,20 @@ pub(crate) fn prefetch(reactor: &Reactor, event: &libc::epoll_event) {
         crate::arch::prefetch(first.cast());
     }
 }
+
+/// A waiter at `fd` runs soon: it will register again.
+#[inline(always)]
+pub(crate) fn prefetch_entry(reactor: &Reactor, fd: c_int) {
+    if let Some(entry) = reactor.registrations.get(fd) {
+        crate::arch::prefetch((&raw const *entry).cast());
+    }
+    if let Some(slot) = descriptor::slot(fd) {
+        crate::arch::prefetch((&raw const *slot).cast());
+    }
+}
+
+/// A waiter at `fd` runs next: the hooks will look at what they know of it.
+#[inline(always)]
+pub(crate) fn prefetch_record(fd: c_int) {
+    crate::arch::prefetch(descriptor::recorded(fd).cast_const().cast());
+}

@@ -4,6 +4,9 @@
 //! hand-written epoll. Only if the last read filled its buffer the next one is tried at once, at most 64
 //! times in a row.
 //!
+//! What is recorded is a socket, and recv reads a socket for less than read does: so read, too, receives
+//! (and reads if the number belongs to something else by now).
+//!
 //! A read that waits keeps nothing on the stack: what it wants lies in the control block, and the
 //! coroutine goes on in [`goes_on`], which returns to the program in `read`'s place. On a copy stack that
 //! is a third of the bytes to keep.
@@ -13,7 +16,7 @@ use core::ptr::null_mut;
 
 use libc::{size_t, sockaddr, socklen_t, ssize_t};
 
-use super::fd_table::{self, Record};
+use super::fd_table::{self, NONBLOCK_BY_PROGRAM, Record};
 use super::io::{dont_wait, other_names, recorded, without_waiting, would_block};
 use super::{Waited, active, deadline, real, same_signature, wait_for};
 use crate::event;
@@ -130,13 +133,8 @@ unsafe extern "C-unwind" fn goes_on() -> ssize_t {
 /// As read(2).
 #[inline(always)]
 unsafe fn try_receive(how: u32, fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
-    let flags = (how & !BY_RECV) as c_int;
-    if how & BY_RECV != 0 || flags != 0 {
-        // SAFETY: as the caller vouches.
-        return unsafe { receive_by(how, fd, buf, len, flags) };
-    }
-    // SAFETY: read(2)'s own arguments, as the caller vouches.
-    unsafe { (real::get().read)(fd, buf, len) }
+    // SAFETY: as the caller vouches.
+    unsafe { receive_by(how, fd, buf, len, (how & !BY_RECV) as c_int) }
 }
 
 /// One try of a recv, or of a read that must not block.
@@ -183,7 +181,14 @@ pub unsafe extern "C-unwind" fn read(fd: c_int, buf: *mut c_void, count: size_t)
 /// As read(2).
 #[inline(never)]
 unsafe fn read_hooked(fd: c_int, buf: *mut c_void, count: size_t, env: &Env) -> ssize_t {
-    let record = recorded!(fd, else (real::get().read)(fd, buf, count));
+    let Some(record) = fd_table::get(fd).filter(|_| count != 0) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { (real::get().read)(fd, buf, count) };
+    };
+    if record.has(NONBLOCK_BY_PROGRAM) {
+        // SAFETY: the caller's arguments.
+        return unsafe { receive_by(0, fd, buf, count, 0) };
+    }
     if !record.is_filled() && receives_without_frame(env, record, fd, buf, count, 0) {
         return yield_into(goes_on);
     }
@@ -196,10 +201,6 @@ unsafe fn read_hooked(fd: c_int, buf: *mut c_void, count: size_t, env: &Env) -> 
 #[inline(never)]
 unsafe fn read_with_frame(env: &Env, record: &Record, fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
     receive(env, record, fd, count, |flags| {
-        if flags == 0 || count == 0 {
-            // SAFETY: the caller's arguments.
-            return unsafe { (real::get().read)(fd, buf, count) };
-        }
         // SAFETY: the caller's arguments.
         unsafe { receive_by(0, fd, buf, count, flags) }
     })

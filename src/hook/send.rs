@@ -4,7 +4,7 @@ use core::ffi::{c_int, c_void};
 
 use libc::{size_t, sockaddr, socklen_t, ssize_t};
 
-use super::fd_table::{self, Record};
+use super::fd_table::{self, NONBLOCK_BY_PROGRAM, Record};
 use super::io::{dont_wait, other_names, recorded, without_waiting, would_block};
 use super::{Waited, active, deadline, real, same_signature, wait_for};
 use crate::routine::Env;
@@ -68,22 +68,35 @@ pub unsafe extern "C-unwind" fn write(fd: c_int, buf: *const c_void, count: size
 /// As write(2).
 #[inline(never)]
 unsafe fn write_hooked(fd: c_int, buf: *const c_void, count: size_t, env: &Env) -> ssize_t {
-    let record = recorded!(fd, else (real::get().write)(fd, buf, count));
+    let Some(record) = fd_table::get(fd).filter(|_| count != 0) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { (real::get().write)(fd, buf, count) };
+    };
+    if record.has(NONBLOCK_BY_PROGRAM) {
+        // SAFETY: the caller's arguments.
+        return unsafe { send_by_write(fd, buf, count, 0) };
+    }
     send_all(env, record, fd, count, |sent, flags| {
-        let (rest, left) = (buf.cast::<u8>().wrapping_add(sent).cast::<c_void>(), count - sent);
-        if flags == 0 || count == 0 {
-            // SAFETY: the rest of the caller's bytes.
-            return unsafe { (real::get().write)(fd, rest, left) };
-        }
-        // SAFETY: the rest of the caller's bytes; send writes to a socket as write does.
-        let put = unsafe { (real::get().send)(fd, rest, left, flags) };
-        if put < 0 && Errno::last() == Errno(libc::ENOTSOCK) {
-            // The number changed hands past us.
-            // SAFETY: the rest of the caller's bytes.
-            return unsafe { (real::get().write)(fd, rest, left) };
-        }
-        put
+        let rest = buf.cast::<u8>().wrapping_add(sent).cast::<c_void>();
+        // SAFETY: the rest of the caller's bytes.
+        unsafe { send_by_write(fd, rest, count - sent, flags) }
     })
+}
+
+/// One try of a write to a socket: send does the same for less.
+///
+/// # Safety
+/// As write(2).
+#[inline(always)]
+unsafe fn send_by_write(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the program's arguments; send writes to a socket as write does.
+    let put = unsafe { (real::get().send)(fd, buf, len, flags) };
+    if put < 0 && Errno::last() == Errno(libc::ENOTSOCK) {
+        // The number changed hands past us.
+        // SAFETY: the program's arguments.
+        return unsafe { (real::get().write)(fd, buf, len) };
+    }
+    put
 }
 
 /// `ssize_t send(int sockfd, const void *buf, size_t len, int flags);`
