@@ -3,9 +3,13 @@
 #   make             lib/libcolib.a, solib/libcolib.so and the example_* programs in this folder
 #   make test        every test, with what they need installed first
 #   make run         the HTTP and the echo server under load
+#   make bench       the benchmarks (about five minutes): table, plots and a page in build/bench/results;
+#                    BENCH_PEER=PREFIX adds a library with libco's headers and libcolib.a under PREFIX
 #   make install     into $(DESTDIR)$(PREFIX); make uninstall takes it out again
 #   make headers     rewrites include/ from the Rust source
 #   make docs-table  rewrites the table of symbols in docs/COMPAT.md
+#   make million     a million TCP connections; make ten-million: as many suspended coroutines
+#   make bench-docs  make bench, and rewrites what docs/PERFORMANCE.md says of it
 #   make lint        formatting and clippy
 #
 # CC, CXX, CFLAGS, CXXFLAGS, LDFLAGS, CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET, PREFIX, LIBDIR,
@@ -41,13 +45,19 @@ RUN_CARGO  := env -u MAKEFLAGS -u MFLAGS $(CARGO)
 BUILD_DIR  ?= build
 JOBS       ?= $(shell nproc)
 
+# The distribution's, whose matplotlib scripts/install-deps.sh installs.
+PYTHON     ?= /usr/bin/python3
+BENCH_PEER ?=
+BENCH_ARGS ?=
+
 HEADERS  := $(wildcard include/*.h)
 C_EXAMPLES   := $(patsubst c_examples/%.c,%,$(wildcard c_examples/*.c))
 CXX_EXAMPLES := $(patsubst c_examples/%.cpp,%,$(wildcard c_examples/*.cpp))
 EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
 EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
 
-.PHONY: all lib examples headers docs-table deps test run install uninstall clean fmt-check lint cargo-build
+.PHONY: all lib examples headers docs-table deps test run install uninstall clean fmt-check lint cargo-build \
+	bench bench-docs million ten-million
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -99,6 +109,14 @@ run:
 	@CARGO='$(CARGO)' scripts/install-deps.sh run
 	@$(MAKE) --no-print-directory all
 	@scripts/run-demo.sh
+
+bench bench-docs: lib
+	@CARGO='$(CARGO)' scripts/install-deps.sh bench
+	@$(MAKE) --no-print-directory -C bench CARGO='$(CARGO)' BENCH_PEER='$(abspath $(BENCH_PEER))'
+	@BENCH_PEER='$(abspath $(BENCH_PEER))' $(PYTHON) bench/run.py $(if $(filter bench-docs,$@),--docs) $(BENCH_ARGS)
+
+million ten-million: lib
+	@$(MAKE) --no-print-directory -C bench/scale $@
 
 fmt-check:
 	$(RUN_CARGO) fmt --check

@@ -4,6 +4,7 @@
 #   scripts/install-deps.sh build    what `make` needs: a Rust toolchain, a C and a C++ compiler
 #   scripts/install-deps.sh run      and the load generator of `make run`
 #   scripts/install-deps.sh test     and everything that `make test` uses
+#   scripts/install-deps.sh bench    what `make` and `make bench` need
 #
 # Installs with apt-get, as root or through a sudo that asks for no password. Where it cannot, it
 # names what is missing and fails.
@@ -54,11 +55,21 @@ check_packages() {
         need clang clang clang++
         need pkg-config pkg-config
         need strace strace
+        need valgrind valgrind
         need iproute2 ss
         need_header libgtest-dev gtest/gtest.h
         need_header libgmock-dev gmock/gmock.h
         ;;
-    *) die "unknown argument '$1' (build, run or test)" ;;
+    bench)
+        need valgrind valgrind
+        need wrk wrk
+        need linux-perf perf
+        need_header libbenchmark-dev benchmark/benchmark.h
+        need_header libboost-context-dev boost/context/fiber.hpp
+        # The plots are made by the distribution's Python.
+        /usr/bin/python3 -c 'import matplotlib' 2>/dev/null || missing+=(python3-matplotlib)
+        ;;
+    *) die "unknown argument '$1' (build, run, test or bench)" ;;
     esac
 }
 

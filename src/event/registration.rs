@@ -75,14 +75,14 @@ const IN_SET: u32 = 1 << 31;
 const TRUST_NEW: u8 = 1;
 const TRUST_OLD: u8 = 2;
 /// After so many events in a row the next wait makes sure of its registration.
-const VERIFY_AFTER: u8 = 64;
+const VERIFY_AFTER: u16 = 512;
 
 #[repr(C)]
 pub(crate) struct Registration {
     waiters: List,
     armed: Cell<u32>,
     generation: Cell<u32>,
-    fired: Cell<u8>,
+    fired: Cell<u16>,
     /// Somebody waits on the word of an earlier registration: how long it has lasted.
     trust: Cell<u8>,
 }

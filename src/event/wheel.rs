@@ -1,23 +1,26 @@
 //! Timers: a hierarchical timing wheel of 1 ms ticks, O(1) to set and to cancel.
 //!
 //! ```text
-//!   level 0: 256 slots of 1 tick      level 1: 64 slots of 256 ticks     ... level 4: 2^32 ticks in all
+//!   level 0: 4096 slots of 1 tick     level 1: 64 slots of 4096 ticks    ... level 4: 2^36 ticks in all
 //! ```
 //!
 //! A timer lies in the lowest level whose slots can tell its tick from now; when the wheel reaches the
-//! start of a higher slot, its timers move down. A bitmap per level says which slots may have timers,
-//! so the next due tick is found without walking. The memory is one page pair, made at the first timer.
+//! start of a higher slot, its timers move down. Moving costs a cache miss a timer, so level 0 is wide:
+//! the usual time-outs, up to four seconds, never move. Bitmaps say which slots may have timers, so the
+//! next due tick is found without walking.
 
 use core::cell::Cell;
 
 use crate::sys::heap::Zeroed;
 use crate::util::list::{Link, List};
 
-const BITS0: u32 = 8;
+const BITS0: u32 = 12;
 const SLOTS0: usize = 1 << BITS0;
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
 const LEVELS: usize = 4;
+
+const _: () = assert!(SLOTS0 / 64 == 64, "the summary is one word");
 
 /// One timer, inside the object it belongs to.
 #[repr(C)]
@@ -48,6 +51,8 @@ pub(crate) struct Wheel {
     now: Cell<u64>,
     count: Cell<usize>,
     bitmap0: [Cell<u64>; SLOTS0 / 64],
+    /// Which words of `bitmap0` are not zero.
+    summary0: Cell<u64>,
     bitmap: [Cell<u64>; LEVELS],
     slots0: [List; SLOTS0],
     slots: [[List; SLOTS]; LEVELS],
@@ -91,6 +96,7 @@ impl Wheel {
         if ahead < SLOTS0 as u64 {
             let slot = (expires as usize) % SLOTS0;
             self.bitmap0[slot / 64].update(|bits| bits | 1 << (slot % 64));
+            self.summary0.update(|words| words | 1 << (slot / 64));
             // SAFETY: as the caller vouches.
             return unsafe { self.slots0[slot].push_back(&timer.link) };
         }
@@ -123,23 +129,38 @@ impl Wheel {
     fn next_in_level0(&self) -> Option<u64> {
         let now = self.now.get();
         let first = (now + 1) as usize % SLOTS0;
-        let mut checked = 0;
-        while checked < SLOTS0 {
-            let at = (first + checked) % SLOTS0;
-            let bits = self.bitmap0[at / 64].get() >> (at % 64);
-            if bits == 0 {
-                checked += 64 - at % 64;
-                continue;
+        loop {
+            let slot = self.first_marked0(first)?;
+            if !self.slots0[slot].is_empty() {
+                return Some(now + 1 + ((slot + SLOTS0 - first) % SLOTS0) as u64);
             }
-            checked += bits.trailing_zeros() as usize;
-            let slot = (first + checked) % SLOTS0;
-            if checked < SLOTS0 && !self.slots0[slot].is_empty() {
-                return Some(now + 1 + checked as u64);
-            }
-            // Its timers were cancelled: the bit is corrected when somebody looks.
-            self.bitmap0[slot / 64].update(|bits| bits & !(1 << (slot % 64)));
+            // Its timers were cancelled: the mark is corrected when somebody looks.
+            self.unmark0(slot);
         }
-        None
+    }
+
+    /// The first marked slot of level 0 from `first` on, going round.
+    fn first_marked0(&self, first: usize) -> Option<usize> {
+        let (word, bit) = (first / 64, first % 64);
+        let here = self.bitmap0[word].get() >> bit;
+        if here != 0 {
+            return Some(first + here.trailing_zeros() as usize);
+        }
+        // The words behind it in turn; what is left of the first one comes last.
+        let others = self.summary0.get().rotate_right(word as u32 + 1);
+        if others == 0 {
+            return None;
+        }
+        let word = (word + 1 + others.trailing_zeros() as usize) % (SLOTS0 / 64);
+        Some(word * 64 + self.bitmap0[word].get().trailing_zeros() as usize)
+    }
+
+    fn unmark0(&self, slot: usize) {
+        let word = &self.bitmap0[slot / 64];
+        word.update(|bits| bits & !(1 << (slot % 64)));
+        if word.get() == 0 {
+            self.summary0.update(|words| words & !(1 << (slot / 64)));
+        }
     }
 
     /// The start of the level's next slot with timers.
@@ -174,7 +195,7 @@ impl Wheel {
                 }
             }
             let slot = tick as usize % SLOTS0;
-            self.bitmap0[slot / 64].update(|bits| bits & !(1 << (slot % 64)));
+            self.unmark0(slot);
             while let Some(link) = self.slots0[slot].pop_front() {
                 self.count.set(self.count.get() - 1);
                 // A timer's first member is its link.

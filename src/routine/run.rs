@@ -50,8 +50,8 @@ pub(crate) unsafe fn resume(co: *const Coroutine) {
 /// Puts a coroutine on a private stack, which waits for nothing and does not run, at its routine's start.
 #[inline(always)]
 fn build_first_frame(co: Co) {
-    let top = co.stack().stack_bp.get();
-    // SAFETY: the end of its own stack, which nobody runs on.
+    let top = co.stack().start();
+    // SAFETY: near the end of its own stack, which nobody runs on.
     co.sp.set(unsafe { arch::first_frame_at(top, co.as_ptr()) });
     co.c_start.set(1);
 }

@@ -194,7 +194,7 @@ static void signals(int times)
 
 static void sleeps(int times)
 {
-    in_loop(sleep_shortly, stop, times / 16);
+    in_loop(sleep_shortly, stop, times);
 }
 
 /* ---- hooks that are off: the hook, and the function behind it ----------------------------------- */
@@ -231,10 +231,10 @@ CALLS(CALLING)
 
 /* ------------------------------------------------------------------------------------------------ */
 
-static void count(const char *work, void (*run)(int))
+static void count_for(const char *work, void (*run)(int), int few, int many)
 {
-    static const int sizes[] = {FEW, MANY};
-    run(FEW); /* caches and tables are filled now */
+    const int sizes[] = {few, many};
+    run(few); /* caches and tables are filled now */
     for (int i = 0; i < 2; i++) {
         char name[64];
         snprintf(name, sizeof name, "%s %d", work, sizes[i]);
@@ -242,6 +242,11 @@ static void count(const char *work, void (*run)(int))
         run(sizes[i]);
         CALLGRIND_DUMP_STATS_AT(name);
     }
+}
+
+static void count(const char *work, void (*run)(int))
+{
+    count_for(work, run, FEW, MANY);
 }
 
 static void make_two(const stCoRoutineAttr_t *attr)
@@ -277,7 +282,7 @@ int main(void)
     count("read-wait", waiting_reads);
     count("poll-wait", polls);
     count("cond-wait", signals);
-    count("sleep", sleeps);
+    count_for("sleep", sleeps, FEW / 16, MANY / 16); /* each takes a millisecond */
 
 #define COUNT_BOTH(name, result, parameters, arguments)                      \
     *(void **)&real_##name = dlsym(libc, #name);                             \
