@@ -19,13 +19,13 @@
 
 #include <poll.h>
 
-struct Session {
+struct Account {
     int visits;
     char name[32];
 };
 
-/* `session` acts as a pointer to the running coroutine's own Session, made of zero bytes at its first use. */
-CO_ROUTINE_SPECIFIC(Session, session);
+/* `account` acts as a pointer to the running coroutine's own Account, made of zero bytes at its first use. */
+CO_ROUTINE_SPECIFIC(Account, account);
 
 static const char USAGE[] = "";
 static const int COROUTINES = 3;
@@ -34,8 +34,8 @@ static int running = COROUTINES;
 /* Takes nothing but what is the caller's own. */
 static void visit(int number)
 {
-    session->visits++;
-    printf("coroutine %d: visits %d, name %s\n", number, session->visits, session->name);
+    account->visits++;
+    printf("coroutine %d: visits %d, name %s\n", number, account->visits, account->name);
 }
 
 static void *routine(void *argument)
@@ -43,11 +43,11 @@ static void *routine(void *argument)
     const int number = *static_cast<int *>(argument);
 
     co_enable_hook_sys();
-    snprintf(session->name, sizeof(session->name), "routine_%d", number);
+    snprintf(account->name, sizeof(account->name), "routine_%d", number);
     visit(number);
     poll(NULL, 0, 1); // the others visit theirs
     visit(number);
-    free(session.operator->()); // the object is the program's: the library never frees it
+    free(account.operator->()); // the object is the program's: the library never frees it
     running--;
     return NULL;
 }
@@ -65,8 +65,8 @@ int main(int argc, char **argv)
         coroutines[i] = ex_start(routine, &numbers[i]);
     }
     ex_run_until_zero(&running);
-    printf("main: visits %d\n", session->visits);
-    free(session.operator->());
+    printf("main: visits %d\n", account->visits);
+    free(account.operator->());
     for (int i = 0; i < COROUTINES; i++)
         co_release(coroutines[i]);
     return EXIT_SUCCESS;

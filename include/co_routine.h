@@ -91,8 +91,8 @@ void co_resume(stCoRoutine_t *co);
 
 #if !defined(__cpp_impl_coroutine)
 /**
- * Yields the running coroutine, which co belongs to the thread of, back to whoever resumed it: co itself
- * does not matter. As libco. In C++20 co_yield is a keyword: there the name is co_yield_co.
+ * Yields the running coroutine back to whoever resumed it; co is not looked at (in libco it names the
+ * thread, which is always the caller's). In C++20 co_yield is a keyword: there the name is co_yield_co.
  *
  * Requires:
  * co is NULL, or from co_create and not released.
