@@ -9,7 +9,7 @@
 //!
 //! Reading takes no lock. A registration or event that carries another generation is stale.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_uint, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
@@ -91,6 +91,30 @@ pub(crate) fn forget(fd: c_int) -> *mut c_void {
         loops => loops::closing(fd, old, loops),
     }
     record
+}
+
+/// Visits the numbers from `first` to `last` that have a record, or are in a loop.
+pub(crate) fn each_used(first: c_uint, last: c_uint, mut visit: impl FnMut(c_int)) {
+    for (index, chunk) in TABLE.iter().enumerate() {
+        let (from, to) = (index * CHUNK, index * CHUNK + CHUNK - 1);
+        if chunk.load(Ordering::Acquire).is_null() || to < first as usize || from > last as usize {
+            continue;
+        }
+        for number in from.max(first as usize)..=to.min(last as usize) {
+            let used = slot(number as c_int).is_some_and(|slot| {
+                slot.loops.load(Ordering::Acquire) != 0 || !slot.record.load(Ordering::Acquire).is_null()
+            });
+            if used {
+                visit(number as c_int);
+            }
+        }
+    }
+}
+
+/// Whether the number is a descriptor.
+pub(crate) fn is_open(fd: c_int) -> bool {
+    // SAFETY: asks for flags; past our own hook.
+    unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_GETFD) >= 0 }
 }
 
 /// The number is a loop's own descriptor from now on.

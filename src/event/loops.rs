@@ -85,7 +85,6 @@ pub(crate) fn after_fork(mine: Option<&Env>) {
         } else {
             reactor.link().unlink();
             offload::forget_after_fork(reactor);
-            env::ended_by_fork(reactor.environment());
         }
     });
 }

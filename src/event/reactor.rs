@@ -164,10 +164,6 @@ impl Reactor {
         &self.link
     }
 
-    pub(super) fn environment(&self) -> *const Env {
-        self.env.get()
-    }
-
     /// Another thread closed a number that this loop has. The list of loops is locked.
     pub(super) fn note_closed_elsewhere(&self) {
         self.closed_elsewhere.store(true, Ordering::Release);

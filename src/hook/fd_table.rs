@@ -13,6 +13,7 @@ use crate::event;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
+use crate::sys::process;
 
 /// The program itself made it non-blocking: its calls return EAGAIN.
 pub(super) const NONBLOCK_BY_PROGRAM: u32 = 1;
@@ -195,6 +196,7 @@ pub(super) fn record(fd: c_int, flags: u32) -> Result<(), Errno> {
 pub(super) fn not_ours(fd: c_int) {
     if let Some(slot) = event::slot(fd)
         && !slot.record.load(Ordering::Relaxed).is_null()
+        && process::is_mine()
     {
         drop_user(event::renew(slot));
     }
@@ -204,6 +206,7 @@ pub(super) fn not_ours(fd: c_int) {
 pub(super) fn share(fd: c_int, copy: c_int) {
     not_ours(copy);
     if let Some(record) = get(fd)
+        && process::is_mine()
         && let Some(slot) = event::slot_or_new(copy)
     {
         record.users.fetch_add(1, Ordering::Relaxed);

@@ -15,6 +15,7 @@
 //! | real | the real functions; the load-time set-up |
 //! | fd_table | what the hooks know of a descriptor |
 //! | socket, receive, send, poll, fcntl, env, dns | one libc name, one function |
+//! | numbers | dup and its like: not cooperative, only noticed |
 //! | io | what receive and send share |
 
 #![expect(unreachable_pub, reason = "exported under their symbol names, not by path")]
@@ -24,6 +25,7 @@ mod env;
 mod fcntl;
 mod fd_table;
 mod io;
+mod numbers;
 mod poll;
 pub(crate) mod real;
 mod receive;

@@ -6,7 +6,7 @@
 //! while dlsym allocates meets no lock of ours.
 
 use core::cell::UnsafeCell;
-use core::ffi::{CStr, c_char, c_int, c_long, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use core::ptr::null_mut;
 
 use libc::{hostent, nfds_t, pollfd, size_t, sockaddr, socklen_t, ssize_t};
@@ -72,6 +72,18 @@ real_functions! {
         = c"connect", else raw!(SYS_connect, fd, address, len);
     accept: fn(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int
         = c"accept", else raw!(SYS_accept, fd, address, len);
+    accept4: fn(fd: c_int, address: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int
+        = c"accept4", else raw!(SYS_accept4, fd, address, len, flags);
+    dup: fn(fd: c_int) -> c_int = c"dup", else raw!(SYS_dup, fd);
+    dup2: fn(fd: c_int, copy: c_int) -> c_int = c"dup2", else dup_onto(fd, copy);
+    dup3: fn(fd: c_int, copy: c_int, flags: c_int) -> c_int = c"dup3", else raw!(SYS_dup3, fd, copy, flags);
+    close_range: fn(first: c_uint, last: c_uint, flags: c_int) -> c_int
+        = c"close_range", else raw!(SYS_close_range, first, last, flags);
+    closefrom: fn(first: c_int) -> () = c"closefrom", else close_all_from(first);
+    pipe: fn(pair: *mut c_int) -> c_int = c"pipe", else raw!(SYS_pipe2, pair, 0);
+    pipe2: fn(pair: *mut c_int, flags: c_int) -> c_int = c"pipe2", else raw!(SYS_pipe2, pair, flags);
+    socketpair: fn(domain: c_int, kind: c_int, protocol: c_int, pair: *mut c_int) -> c_int
+        = c"socketpair", else raw!(SYS_socketpair, domain, kind, protocol, pair);
     close: fn(fd: c_int) -> c_int = c"close", else raw!(SYS_close, fd);
     read: fn(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t
         = c"read", else raw!(SYS_read, fd, buf, count);
@@ -111,6 +123,29 @@ real_functions! {
         = c"__recvfrom_chk", else overflow(fd as usize ^ buf.addr() ^ len ^ room ^ flags as usize ^ from.addr() ^ from_len.addr());
     poll_chk: fn(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int
         = c"__poll_chk", else overflow(fds.addr() ^ count as usize ^ timeout as usize ^ room) as c_int;
+}
+
+/// dup2 without the C library: dup3, but for a number onto itself.
+///
+/// # Safety
+/// As dup2(2).
+unsafe fn dup_onto(fd: c_int, copy: c_int) -> c_int {
+    if fd == copy {
+        // SAFETY: asks whether the number is open.
+        let flags: c_int = unsafe { raw!(SYS_fcntl, fd, libc::F_GETFD) };
+        return if flags < 0 { -1 } else { fd };
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { raw!(SYS_dup3, fd, copy, 0) }
+}
+
+/// closefrom without the C library.
+///
+/// # Safety
+/// As closefrom(3).
+unsafe fn close_all_from(first: c_int) {
+    // SAFETY: the caller's argument.
+    let _: c_int = unsafe { raw!(SYS_close_range, first.max(0), c_uint::MAX, 0) };
 }
 
 /// getenv without the C library: reads `environ`.

@@ -363,12 +363,21 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
 
 /// A child of fork has only the forking thread: the other environments have ended.
 pub(crate) fn after_fork_in_child() {
-    event::after_fork(current());
+    let mine = current();
+    event::after_fork(mine);
+    let mut at = ENVS.alive.first();
+    while let Some(link) = at {
+        at = ENVS.alive.after(link);
+        let env = link.cast::<u8>().wrapping_sub(offset_of!(Env, in_alive)).cast::<Env>();
+        if !mine.is_some_and(|mine| core::ptr::eq(mine, env)) {
+            ended_by_fork(env);
+        }
+    }
 }
 
 /// The thread of this environment does not exist in a child of fork: its coroutines can be released.
-pub(crate) fn ended_by_fork(env: *const Env) {
-    // SAFETY: a loop's environment lives as long as the loop.
+fn ended_by_fork(env: *const Env) {
+    // SAFETY: environments leave the list before they go.
     let env = unsafe { &*env };
     if env.alive.swap(false, Ordering::Relaxed) {
         env.in_alive.unlink();

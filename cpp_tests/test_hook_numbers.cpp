@@ -1,0 +1,124 @@
+// Numbers that come and go by other calls than socket and close.
+#include "loop_support.h"
+
+#include <sys/syscall.h>
+
+using namespace support;
+
+namespace {
+
+// A hooked datagram socket on which nothing arrives, with a read time-out of 50 ms.
+int quiet_socket()
+{
+    const int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(0, bind(fd, reinterpret_cast<sockaddr *>(&address), sizeof address));
+    EXPECT_EQ(0, co_set_timeout(fd, 50, 50));
+    return fd;
+}
+
+long long time_of_a_read(int fd)
+{
+    char byte;
+    const long long start = now_ms();
+    EXPECT_EQ(-1, read(fd, &byte, 1));
+    EXPECT_EQ(EAGAIN, errno);
+    return now_ms() - start;
+}
+
+} // namespace
+
+MENDED(Dup, of_a_hooked_socket_waits_as_the_socket_does)
+{
+    in_hooked_coroutine([] {
+        const int fd = quiet_socket();
+        const int copies[] = {dup(fd), dup2(fd, 200), dup3(fd, 201, O_CLOEXEC), fcntl(fd, F_DUPFD, 202)};
+        for (int copy : copies) {
+            ASSERT_GE(copy, 0);
+            EXPECT_EQ(0, fcntl(copy, F_GETFL) & O_NONBLOCK);
+            EXPECT_GE(time_of_a_read(copy), 49);
+        }
+        EXPECT_EQ(0, co_set_timeout(200, 1, 1));
+        EXPECT_LT(time_of_a_read(fd), 40) << "one file, one state";
+        for (int copy : copies) {
+            close(copy);
+        }
+        EXPECT_LT(time_of_a_read(fd), 40) << "the others are closed";
+        close(fd);
+    });
+}
+
+MENDED(Dup2, onto_a_hooked_socket_forgets_it)
+{
+    in_hooked_coroutine([] {
+        const int fd = quiet_socket();
+        int ends[2];
+        ASSERT_EQ(0, pipe2(ends, O_NONBLOCK));
+        ASSERT_EQ(fd, dup2(ends[0], fd));
+        EXPECT_NE(0, fcntl(fd, F_GETFL) & O_NONBLOCK) << "the pipe's own flag is hidden";
+        EXPECT_LT(time_of_a_read(fd), 40) << "the pipe is non-blocking";
+        for (int each : {fd, ends[0], ends[1]}) {
+            close(each);
+        }
+    });
+}
+
+MENDED(Dup2, onto_a_number_that_is_waited_for_wakes_the_waiter)
+{
+    on_thread([] {
+        int ends[2], others[2];
+        ASSERT_EQ(0, pipe(ends));
+        ASSERT_EQ(0, pipe(others));
+        int got = -2;
+        Co waiter([&] { got = poll_one(ends[0], -1); });
+        waiter.resume();
+        ASSERT_EQ(ends[0], dup2(others[0], ends[0]));
+        EXPECT_TRUE(loop_until([&] { return got == 1; }));
+        for (int each : {ends[0], ends[1], others[0], others[1]}) {
+            close(each);
+        }
+    });
+}
+
+MENDED(Dup2, that_fails_or_changes_nothing_leaves_the_number_alone)
+{
+    in_hooked_coroutine([] {
+        const int fd = quiet_socket();
+        EXPECT_EQ(-1, dup2(-1, fd));
+        EXPECT_EQ(EBADF, errno);
+        EXPECT_EQ(fd, dup2(fd, fd));
+        EXPECT_GE(time_of_a_read(fd), 49);
+        close(fd);
+    });
+}
+
+MENDED(CloseRange, forgets_hooked_sockets)
+{
+    EXPECT_EQ(0, in_child([] {
+        in_hooked_coroutine([] {
+            const int fd = quiet_socket();
+            ASSERT_EQ(0, close_range(fd, fd + 10, 0));
+            ASSERT_EQ(fd, syscall(SYS_dup3, 0, fd, 0)) << "a number of its past, given out past us";
+            EXPECT_EQ(-1, co_set_timeout(fd, 1, 1));
+            EXPECT_EQ(EBADF, errno);
+        });
+        return testing::Test::HasFailure() ? 1 : 0;
+    }));
+}
+
+MENDED(Pipe, in_the_place_of_a_socket_closed_past_the_library_is_plain)
+{
+    in_hooked_coroutine([] {
+        const int fd = quiet_socket();
+        syscall(SYS_close, fd);
+        int ends[2];
+        ASSERT_EQ(0, pipe2(ends, O_NONBLOCK));
+        ASSERT_EQ(fd, ends[0]);
+        EXPECT_NE(0, fcntl(fd, F_GETFL) & O_NONBLOCK);
+        EXPECT_LT(time_of_a_read(fd), 40);
+        close(ends[0]);
+        close(ends[1]);
+    });
+}
