@@ -24,7 +24,7 @@ mod registration;
 mod wait;
 mod wheel;
 
-pub(crate) use descriptor::{each_used, forget, is_open, recorded, renew, slot, slot_or_new};
+pub(crate) use descriptor::{Slot, each_used, forget, is_open, recorded, renew, slot, slot_or_new};
 pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, run_job};
 pub(crate) use reactor::{Reactor, free_reactor, new_reactor, run, run_until};

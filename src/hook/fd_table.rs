@@ -193,11 +193,21 @@ pub(super) fn record(fd: c_int, flags: u32) -> Result<(), Errno> {
 }
 
 /// The number was given out past the hooks: nothing of its past counts.
+#[inline(always)]
 pub(super) fn not_ours(fd: c_int) {
     if let Some(slot) = event::slot(fd)
         && !slot.record.load(Ordering::Relaxed).is_null()
-        && process::is_mine()
     {
+        drop_stale(slot);
+    }
+}
+
+/// A number has a record of a file that is gone.
+#[cold]
+#[inline(never)]
+fn drop_stale(slot: &event::Slot) {
+    // (A child of vfork works in its parent's memory: the parent's number is as it was.)
+    if process::is_mine() {
         drop_user(event::renew(slot));
     }
 }
