@@ -181,20 +181,29 @@ unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
     co.sp.get()
 }
 
+/// The usual yield up to the switch: makes the resumer the running coroutine, and says where to save the
+/// one that leaves and what to go on with. `None`, and nothing has changed, if a switch alone will not do.
+#[inline(always)]
+fn step_back() -> Option<(*mut *mut u8, *mut u8)> {
+    let env = env::current()?;
+    let from = env.running();
+    let to = from.resumer.get()?;
+    if (to.word() & word::SHARE_STACK) | (from.word() & word::PENDING) != 0
+        || !env.exceptions().both_empty(&to.exceptions)
+    {
+        return None;
+    }
+    from.resumer.set(None);
+    env.set_running(&to);
+    Some((from.sp.as_ptr(), to.sp.get()))
+}
+
 /// Back to the resumer.
 #[inline(always)]
 pub(crate) fn yield_now() {
-    if let Some(env) = env::current() {
-        let from = env.running();
-        if let Some(to) = from.resumer.get()
-            && (to.word() & word::SHARE_STACK) | (from.word() & word::PENDING) == 0
-            && env.exceptions().both_empty(&to.exceptions)
-        {
-            from.resumer.set(None);
-            env.set_running(&to);
-            // SAFETY: the resumer is suspended in its resume, and its stack is its own.
-            return unsafe { arch::switch(from.sp.as_ptr(), to.sp.get()) };
-        }
+    if let Some((save, sp)) = step_back() {
+        // SAFETY: the resumer is suspended in its resume, and its stack is its own.
+        return unsafe { arch::switch(save, sp) };
     }
     yield_slowly();
 }
@@ -203,17 +212,9 @@ pub(crate) fn yield_now() {
 /// returns. A coroutine that waits this way keeps no frame of ours on its stack.
 #[inline(always)]
 pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize {
-    if let Some(env) = env::current() {
-        let from = env.running();
-        if let Some(to) = from.resumer.get()
-            && (to.word() & word::SHARE_STACK) | (from.word() & word::PENDING) == 0
-            && env.exceptions().both_empty(&to.exceptions)
-        {
-            from.resumer.set(None);
-            env.set_running(&to);
-            // SAFETY: the resumer is suspended in its resume, and its stack is its own.
-            return unsafe { arch::switch_into(from.sp.as_ptr(), to.sp.get(), then) };
-        }
+    if let Some((save, sp)) = step_back() {
+        // SAFETY: as in `yield_now`.
+        return unsafe { arch::switch_into(save, sp, then) };
     }
     yield_slowly();
     // SAFETY: what the caller wants to go on with.
