@@ -23,13 +23,13 @@ use crate::event::offload;
 use crate::event::registration::{self, Registrations};
 use crate::event::wait;
 use crate::event::wheel::Wheel;
-use crate::routine::coroutine::{Outcome, RELEASED, WaitState};
+use crate::routine::coroutine::{Outcome, RELEASED, WaitKind, WaitState};
 use crate::routine::{Co, Coroutine, Env, cond, env, run as routine_run};
 use crate::sys::clock::{NANOS_PER_MS, Nanos};
 use crate::sys::epoll;
 use crate::sys::errno::Errno;
-use crate::sys::heap::{self, Zeroed};
 use crate::sys::log::log;
+use crate::sys::pages;
 use crate::util::list::{Link, List};
 
 /// Called after every round; -1 ends the loop.
@@ -40,6 +40,9 @@ const CACHE_LINE: usize = 64;
 const STACK_LINES: usize = 8;
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 512;
+/// How many events ahead memory is asked for: the registration, then, with that there, who waits.
+const FAR: usize = 12;
+const NEAR: usize = 6;
 /// How long a wait may trust an earlier registration, in ticks.
 const AUDIT_TICKS: u64 = 1000;
 /// A sleep of this many ticks or more is long: memory is given back first.
@@ -83,17 +86,15 @@ pub(crate) struct Reactor {
     events: UnsafeCell<[libc::epoll_event; EVENTS]>,
 }
 
-// SAFETY: empty lists, no descriptors; `new_reactor` fills the rest.
-unsafe impl Zeroed for Reactor {}
-
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 
 const _: () = assert!(offset_of!(Reactor, link) == 0);
 
 /// A loop for the coroutines of `env`.
 pub(crate) fn new_reactor(env: &Env) -> Result<NonNull<Reactor>, Errno> {
-    let object = heap::alloc::<Reactor>().ok_or(Errno(libc::ENOMEM))?;
-    // SAFETY: just made.
+    let object = pages::reserve(size_of::<Reactor>())?.cast::<Reactor>();
+    let object = NonNull::new(object).ok_or(Errno(libc::ENOMEM))?;
+    // SAFETY: just made; all-zero bytes are a loop without number and environment.
     let reactor = unsafe { object.as_ref() };
     reactor.env.set(env);
     reactor.tick.set(Nanos::now().tick());
@@ -121,8 +122,8 @@ pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
     }
     reactor.registrations.drop_all();
     reactor.close_descriptors();
-    // SAFETY: as the caller vouches.
-    unsafe { heap::free(object) };
+    // SAFETY: `new_reactor` reserved it; as the caller vouches.
+    unsafe { pages::release(object.as_ptr().cast(), size_of::<Reactor>()) };
 }
 
 impl Reactor {
@@ -310,10 +311,15 @@ impl Reactor {
                 }
                 continue;
             }
-            if i + 2 < count {
+            if i + FAR < count {
                 // SAFETY: as above.
-                let ahead = unsafe { events.wrapping_add(i + 2).read_unaligned() };
-                registration::prefetch(self, &ahead);
+                let ahead = unsafe { events.wrapping_add(i + FAR).read_unaligned() };
+                registration::prefetch_registration(self, &ahead);
+            }
+            if i + NEAR < count {
+                // SAFETY: as above.
+                let ahead = unsafe { events.wrapping_add(i + NEAR).read_unaligned() };
+                registration::prefetch_waiter(self, &ahead);
             }
             self.dispatch(&event);
         }
@@ -330,14 +336,23 @@ impl Reactor {
         };
         let Some(first) = self.batch.first() else { return };
         let co = block(first);
-        for line in 0..STACK_LINES {
-            arch::prefetch(co.sp.get().wrapping_add(line * CACHE_LINE));
+        let lines = match co.on_copy_stack() {
+            true => (co.save_size.get() as usize).div_ceil(CACHE_LINE).min(STACK_LINES),
+            false => STACK_LINES,
+        };
+        let picture = co.picture();
+        for line in 0..lines {
+            arch::prefetch(picture.wrapping_add(line * CACHE_LINE));
         }
-        registration::prefetch_record(co.wait.node.fd());
+        if co.wait.kind() == WaitKind::Descriptor {
+            registration::prefetch_record(co.wait.node.fd());
+        }
         let Some(second) = self.batch.after(first) else { return };
         let co = block(second);
-        arch::prefetch(co.sp.get());
-        registration::prefetch_entry(self, co.wait.node.fd());
+        arch::prefetch(co.picture());
+        if co.wait.kind() == WaitKind::Descriptor {
+            registration::prefetch_entry(self, co.wait.node.fd());
+        }
         let Some(third) = self.batch.after(second) else { return };
         let co: *const u8 = block(third).as_ptr().cast();
         for line in 0..size_of::<Coroutine>().div_ceil(CACHE_LINE) {

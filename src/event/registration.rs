@@ -22,6 +22,7 @@ use core::sync::atomic::Ordering;
 
 use crate::event::descriptor::{self, SEVERAL, Slot};
 use crate::event::reactor::Reactor;
+use crate::routine::coroutine::Wait;
 use crate::routine::{Co, Coroutine};
 use crate::sys::epoll;
 use crate::sys::errno::Errno;
@@ -64,6 +65,9 @@ impl Node {
         unsafe { Co::from_c(self.co.get()) }
     }
 }
+
+const CACHE_LINE: usize = 64;
+const NODE_IN_BLOCK: usize = offset_of!(Coroutine, wait) + offset_of!(Wait, node);
 
 /// Reported whether or not they were asked for.
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
@@ -452,12 +456,23 @@ impl Reactor {
     }
 }
 
-/// The registration's cache lines are wanted soon.
-pub(crate) fn prefetch(reactor: &Reactor, event: &libc::epoll_event) {
-    let fd = event.u64 as u32 as c_int;
-    if let Some(entry) = reactor.registrations.get(fd) {
-        let first = entry.waiters.first().unwrap_or(null());
-        crate::arch::prefetch(first.cast());
+/// The event is dispatched in a while: asks for its registration.
+#[inline(always)]
+pub(crate) fn prefetch_registration(reactor: &Reactor, event: &libc::epoll_event) {
+    if let Some(entry) = reactor.registrations.get(event.u64 as u32 as c_int) {
+        crate::arch::prefetch((&raw const *entry).cast());
+    }
+}
+
+/// The event is dispatched soon: asks for who waits for it.
+#[inline(always)]
+pub(crate) fn prefetch_waiter(reactor: &Reactor, event: &libc::epoll_event) {
+    if let Some(entry) = reactor.registrations.get(event.u64 as u32 as c_int) {
+        // A node in a control block, most likely: all of that.
+        let block = entry.waiters.first().unwrap_or(null()).cast::<u8>().wrapping_sub(NODE_IN_BLOCK);
+        for line in 0..size_of::<Coroutine>().div_ceil(CACHE_LINE) {
+            crate::arch::prefetch(block.wrapping_add(line * CACHE_LINE));
+        }
     }
 }
 

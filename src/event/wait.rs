@@ -14,6 +14,7 @@ use core::ffi::c_int;
 use core::mem::size_of;
 use core::ptr::{NonNull, null_mut};
 
+use crate::arch;
 use crate::event::offload;
 use crate::event::reactor::Reactor;
 use crate::event::registration::{Node, Refused};
@@ -74,6 +75,8 @@ pub(crate) fn time_out(reactor: &Reactor, co: Co) {
 fn make_ready(reactor: &Reactor, co: Co, outcome: Outcome) {
     co.wait.set_state(WaitState::Ready);
     co.wait.set_outcome(outcome);
+    // Its stack is in a page of its own: the table walks of many who wake together overlap here.
+    arch::prefetch(co.picture());
     // SAFETY: the link is in no ring; `finish` or `cancel` takes it out before the block goes.
     unsafe { reactor.ready.push_back(&co.wait.timer.link) };
     reactor.shorten_sleep();

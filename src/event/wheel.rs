@@ -8,9 +8,20 @@
 //! start of a higher slot, its timers move down. Moving costs a cache miss a timer, so level 0 is wide:
 //! the usual time-outs, up to four seconds, never move. Bitmaps say which slots may have timers, so the
 //! next due tick is found without walking.
+//!
+//! ```text
+//!   slot: three rings, filled and emptied in turn     ring 0: t0 ─ t3 ─ t6    ring 1: t1 ─ t4    ring 2: t2 ─ t5
+//! ```
+//!
+//! Where a timer lies is only known from the one before it, which is not in the cache either. With three
+//! rings, walked from both ends, six of them are on their way at once. Timers of one tick fire in the order
+//! they were set, but for gaps that cancelled ones leave.
 
+use core::array::from_fn;
 use core::cell::Cell;
+use core::mem::size_of;
 
+use crate::arch;
 use crate::sys::heap::Zeroed;
 use crate::util::list::{Link, List};
 
@@ -29,6 +40,12 @@ pub(crate) struct Timer {
     expires: Cell<u64>,
 }
 
+/// The most timers that are asked for ahead along each way: what the second-level cache has room for.
+const WARM: usize = 256;
+
+/// How many cache lines behind a timer are touched when it fires.
+const NEAR: usize = 2;
+
 /// Stands for "not set" in `expires`.
 const NEVER: u64 = u64::MAX;
 
@@ -44,6 +61,83 @@ impl Timer {
     }
 }
 
+const RINGS: usize = 3;
+
+/// The timers of one slot.
+#[repr(C, align(64))]
+struct Slot {
+    rings: [List; RINGS],
+    /// The ring whose turn it is to get a timer, and to give one.
+    fill: Cell<u32>,
+    empty: Cell<u32>,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64, "one cache line");
+
+impl Slot {
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.rings.iter().all(List::is_empty)
+    }
+
+    /// # Safety
+    /// As [`List::push_back`].
+    #[inline(always)]
+    unsafe fn push_back(&self, link: *const Link) {
+        if self.is_empty() {
+            self.fill.set(0);
+            self.empty.set(0);
+        }
+        let turn = self.fill.get() as usize;
+        self.fill.set(if turn + 1 < RINGS { turn as u32 + 1 } else { 0 });
+        // SAFETY: as the caller vouches.
+        unsafe { self.rings[turn].push_back(link) };
+    }
+
+    /// The first one.
+    #[inline]
+    fn pop_front(&self) -> Option<*const Link> {
+        for _ in 0..RINGS {
+            let turn = self.empty.get() as usize;
+            self.empty.set(if turn + 1 < RINGS { turn as u32 + 1 } else { 0 });
+            if let Some(link) = self.rings[turn].pop_front() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// Asks for the memory of the timers, [`WARM`] at most from each end of each ring.
+    fn warm(&self) {
+        let mut ahead = from_fn::<_, RINGS, _>(|ring| self.rings[ring].first());
+        let mut behind = from_fn::<_, RINGS, _>(|ring| self.rings[ring].last());
+        for _ in 0..WARM {
+            let mut open = false;
+            for ring in 0..RINGS {
+                if let (Some(first), Some(last)) = (ahead[ring], behind[ring]) {
+                    for line in 1..=NEAR {
+                        arch::prefetch(first.cast::<u8>().wrapping_add(line * 64));
+                        arch::prefetch(last.cast::<u8>().wrapping_add(line * 64));
+                    }
+                    ahead[ring] = if first == last { None } else { self.rings[ring].after(first) };
+                    behind[ring] =
+                        if ahead[ring] == Some(last) { None } else { self.rings[ring].before(last) };
+                    open = true;
+                }
+            }
+            if !open {
+                return;
+            }
+        }
+    }
+
+    fn append_to(&self, all: &List) {
+        for ring in &self.rings {
+            all.append(ring);
+        }
+    }
+}
+
 /// All-zero bytes are an empty wheel that has not started.
 #[repr(C)]
 pub(crate) struct Wheel {
@@ -54,8 +148,8 @@ pub(crate) struct Wheel {
     /// Which words of `bitmap0` are not zero.
     summary0: Cell<u64>,
     bitmap: [Cell<u64>; LEVELS],
-    slots0: [List; SLOTS0],
-    slots: [[List; SLOTS]; LEVELS],
+    slots0: [Slot; SLOTS0],
+    slots: [[Slot; SLOTS]; LEVELS],
 }
 
 // SAFETY: empty lists and zeros.
@@ -196,6 +290,7 @@ impl Wheel {
             }
             let slot = tick as usize % SLOTS0;
             self.unmark0(slot);
+            self.slots0[slot].warm();
             while let Some(link) = self.slots0[slot].pop_front() {
                 self.count.set(self.count.get() - 1);
                 // A timer's first member is its link.
@@ -207,16 +302,15 @@ impl Wheel {
 
     fn move_down(&self, level: usize, slot: usize) {
         self.bitmap[level].update(|bits| bits & !(1 << slot));
-        let timers = List::new();
-        timers.append(&self.slots[level][slot]);
+        let due = self.now.get() as usize % SLOTS0;
+        let timers = &self.slots[level][slot];
         while let Some(link) = timers.pop_front() {
             // SAFETY: a timer's first member is its link, and a set timer is alive.
             let timer = unsafe { &*link.cast::<Timer>() };
             if timer.expires.get() <= self.now.get() {
                 // Due now: it belongs to the slot that fires next.
-                let now = self.now.get() as usize % SLOTS0;
                 // SAFETY: just taken out; alive as before.
-                unsafe { self.slots0[now].push_back(&timer.link) };
+                unsafe { self.slots0[due].push_back(&timer.link) };
             } else {
                 // SAFETY: as above.
                 unsafe { self.place(timer) };
@@ -228,10 +322,10 @@ impl Wheel {
     pub(crate) fn clear(&self, mut each: impl FnMut(*const Timer)) {
         let all = List::new();
         for slot in &self.slots0 {
-            all.append(slot);
+            slot.append_to(&all);
         }
         for slot in self.slots.iter().flatten() {
-            all.append(slot);
+            slot.append_to(&all);
         }
         self.count.set(0);
         while let Some(link) = all.pop_front() {

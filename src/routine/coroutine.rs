@@ -223,6 +223,12 @@ impl Coroutine {
         self.c_is_share_stack.get() != 0
     }
 
+    /// The lowest of its bytes that a resume will touch first, while it is suspended.
+    #[inline(always)]
+    pub(crate) fn picture(&self) -> *const u8 {
+        if self.on_copy_stack() { self.save_buffer.get() } else { self.sp.get() }
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.resumer.get().is_some()
     }

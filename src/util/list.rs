@@ -106,6 +106,20 @@ impl List {
         if core::ptr::eq(next, &self.0) { None } else { Some(next) }
     }
 
+    /// The last member, left in place.
+    #[inline(always)]
+    pub(crate) fn last(&self) -> Option<*const Link> {
+        if self.is_empty() { None } else { Some(self.0.prev.get()) }
+    }
+
+    /// The member before `link`, which is in this ring.
+    #[inline(always)]
+    pub(crate) fn before(&self, link: *const Link) -> Option<*const Link> {
+        // SAFETY: a member is alive.
+        let prev = unsafe { (*link).prev.get() };
+        if core::ptr::eq(prev, &self.0) { None } else { Some(prev) }
+    }
+
     /// Takes the first member out.
     #[inline(always)]
     pub(crate) fn pop_front(&self) -> Option<*const Link> {
