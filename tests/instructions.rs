@@ -71,12 +71,12 @@ fn at_most(counts: &Counts, work: &str, bound: f64) {
 
 #[test]
 fn a_resume_and_its_yield_stay_within_their_instructions() {
-    at_most(&STATIC, "switch", 100.0);
+    at_most(&STATIC, "switch", 78.0);
 }
 
 #[test]
 fn a_resume_and_its_yield_stay_within_their_instructions_in_the_shared_library() {
-    at_most(&SHARED, "switch", 102.0);
+    at_most(&SHARED, "switch", 82.0);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_switch_on_a_copy_stack_stays_within_its_instructions() {
 
 #[test]
 fn a_coroutine_made_run_and_released_stays_within_its_instructions() {
-    at_most(&STATIC, "create", 300.0);
+    at_most(&STATIC, "create", 206.0);
 }
 
 #[test]
@@ -129,18 +129,18 @@ fn a_hook_that_is_off_adds_at_most_fifteen_instructions() {
     assert!(hooks > 0 && dear.is_empty(), "of {hooks} hooks: {}", dear.join(", "));
 }
 
-/// A call in place of the jump is a mispredicted return: twice the price, for a few instructions more.
+/// A return is mispredicted where a jump is not, and a call on the way is two of them: twice the price, for a
+/// few instructions more.
 #[test]
-fn resume_and_yield_leave_by_a_jump_to_the_switch() {
-    for function in ["co_resume", "_Z11co_yield_ctv"] {
+fn resume_and_yield_are_one_function_that_leaves_by_a_jump() {
+    for function in ["co_resume", "_Z9co_resumeP13stCoRoutine_t", "co_yield_ct", "_Z11co_yield_ctv"] {
         let code = stdout(
             Command::new("objdump")
                 .args(["-d", "--no-show-raw-insn"])
                 .arg(format!("--disassemble={function}"))
                 .arg(library("libcolib.so")),
         );
-        let goes_by =
-            |how: &str| code.lines().any(|line| line.contains("arch6x86_646switch17h") && line.contains(how));
-        assert!(goes_by("\tjmp ") && !goes_by("\tcall "), "{function}:\n{code}");
+        let has = |what: &str| code.lines().any(|line| line.contains(what));
+        assert!(has("\tjmp    *%rcx") && !has("\tcall") && !has("\tret"), "{function}:\n{code}");
     }
 }

@@ -21,7 +21,9 @@
 use core::arch::{asm, global_asm, naked_asm};
 use core::ffi::c_void;
 
-use crate::routine::{Coroutine, finish, finish_on_service};
+use crate::routine::coroutine::{AT_END, at};
+use crate::routine::{Coroutine, env, run};
+use crate::sys::exceptions;
 
 /// Bytes between two stack positions that keep the ABI's alignment.
 pub(crate) const STACK_ALIGN: usize = 16;
@@ -90,6 +92,204 @@ pub(crate) fn cxa_get_globals_address() -> *const c_void {
     value
 }
 
+/// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
+macro_rules! push_registers {
+    () => {
+        concat!(
+            "push rbp\n",
+            ".cfi_adjust_cfa_offset 8\n",
+            ".cfi_rel_offset rbp, 0\n",
+            "push rbx\n",
+            ".cfi_adjust_cfa_offset 8\n",
+            ".cfi_rel_offset rbx, 0\n",
+            "push r12\n",
+            ".cfi_adjust_cfa_offset 8\n",
+            ".cfi_rel_offset r12, 0\n",
+            "push r13\n",
+            ".cfi_adjust_cfa_offset 8\n",
+            ".cfi_rel_offset r13, 0\n",
+            "push r14\n",
+            ".cfi_adjust_cfa_offset 8\n",
+            ".cfi_rel_offset r14, 0\n",
+            "push r15\n",
+            ".cfi_adjust_cfa_offset 8\n",
+            ".cfi_rel_offset r15, 0",
+        )
+    };
+}
+
+/// Goes on with the suspended context at `rsp`. The description that held for the stack we came from holds
+/// for this one: it has the same picture.
+macro_rules! pop_and_go {
+    () => {
+        concat!(
+            "pop r15\n",
+            ".cfi_adjust_cfa_offset -8\n",
+            ".cfi_restore r15\n",
+            "pop r14\n",
+            ".cfi_adjust_cfa_offset -8\n",
+            ".cfi_restore r14\n",
+            "pop r13\n",
+            ".cfi_adjust_cfa_offset -8\n",
+            ".cfi_restore r13\n",
+            "pop r12\n",
+            ".cfi_adjust_cfa_offset -8\n",
+            ".cfi_restore r12\n",
+            "pop rbx\n",
+            ".cfi_adjust_cfa_offset -8\n",
+            ".cfi_restore rbx\n",
+            "pop rbp\n",
+            ".cfi_adjust_cfa_offset -8\n",
+            ".cfi_restore rbp\n",
+            "pop rcx\n",
+            ".cfi_adjust_cfa_offset -8\n",
+            ".cfi_register rip, rcx\n",
+            "jmp rcx",
+        )
+    };
+}
+
+/// co_resume, whole: the checks, who runs, and the switch. A macro, so that each of its exported names is
+/// the function itself: a switch is then one call and one jump.
+///
+/// `rdi` is the coroutine. The usual cases, suspended and new, on a private stack, go from here; for all
+/// others, and for misuse, nothing has changed and `run::resume_slowly` begins anew. `run` says what the
+/// checks mean.
+macro_rules! resume_body {
+    () => {
+        ::core::arch::naked_asm!(
+            ".cfi_startproc",
+            "test rdi, rdi",
+            "jz {slow}",
+            // rax: the thread's environment, or null, which no coroutine belongs to.
+            "mov rax, qword ptr [rip + colib_thread_slot@GOTTPOFF]",
+            "mov rax, qword ptr fs:[rax]",
+            "cmp qword ptr [rdi + {env}], rax",
+            "jne {slow}",
+            "cmp qword ptr [rdi + {resumer}], 0",
+            "jne {slow}",
+            "mov rcx, qword ptr [rax + {exceptions}]",
+            "mov edx, dword ptr [rcx + {uncaught}]",
+            "or rdx, qword ptr [rcx + {caught}]",
+            "jnz {slow}",
+            // rcx: the resumer.
+            "mov rcx, qword ptr [rax + {current}]",
+            "movabs rdx, {for_resume}",
+            "and rdx, qword ptr [rdi + {word}]",
+            "cmp rdx, {suspended}",
+            "ja {slow}",
+            "jb 2f",
+            "mov qword ptr [rdi + {resumer}], rcx",
+            "mov qword ptr [rax + {current}], rdi",
+            ".cfi_remember_state",
+            $crate::arch::push_registers!(),
+            "mov qword ptr [rcx + {sp}], rsp",
+            "mov rsp, qword ptr [rdi + {sp}]",
+            $crate::arch::pop_and_go!(),
+            // New: on its stack there is nothing to restore.
+            "2:",
+            ".cfi_restore_state",
+            "cmp byte ptr [rdi + {wait_state}], 0",
+            "jne {slow}",
+            "mov qword ptr [rdi + {resumer}], rcx",
+            "mov qword ptr [rax + {current}], rdi",
+            "mov byte ptr [rdi + {word}], 1",
+            // StackMem::start
+            "mov rdx, qword ptr [rdi + {stack_mem}]",
+            "mov eax, dword ptr [rdx + {tag}]",
+            "and eax, {colours} - 1",
+            "shl eax, 6",
+            "mov rdx, qword ptr [rdx + {stack_bp}]",
+            "sub rdx, rax",
+            $crate::arch::push_registers!(),
+            "mov qword ptr [rcx + {sp}], rsp",
+            "mov rsp, rdx",
+            // Says that it has run, too.
+            "mov qword ptr [rdi + {sp}], rsp",
+            "mov rbx, rdi",
+            "xor ebp, ebp",
+            "jmp {first_frame}",
+            ".cfi_endproc",
+            slow = sym $crate::routine::run::resume_slowly,
+            first_frame = sym $crate::arch::first_frame,
+            env = const $crate::routine::coroutine::at::ENV,
+            resumer = const $crate::routine::coroutine::at::RESUMER,
+            sp = const $crate::routine::coroutine::at::SP,
+            word = const $crate::routine::coroutine::at::WORD,
+            wait_state = const $crate::routine::coroutine::at::WAIT_STATE,
+            stack_mem = const $crate::routine::coroutine::at::STACK_MEM,
+            tag = const $crate::routine::stack::at::TAG,
+            stack_bp = const $crate::routine::stack::at::STACK_BP,
+            colours = const $crate::routine::stack::COLOURS,
+            for_resume = const $crate::routine::coroutine::word::FOR_RESUME,
+            suspended = const $crate::routine::coroutine::word::SUSPENDED,
+            current = const $crate::routine::env::at::CURRENT,
+            exceptions = const $crate::routine::env::at::EXCEPTIONS,
+            caught = const $crate::sys::exceptions::at::CAUGHT,
+            uncaught = const $crate::sys::exceptions::at::UNCAUGHT,
+        )
+    };
+}
+
+/// co_yield_ct, whole, as [`resume_body`]. What is unusual, or no coroutine, goes to `run::yield_slowly`.
+macro_rules! yield_body {
+    () => {
+        ::core::arch::naked_asm!(
+            ".cfi_startproc",
+            "mov rax, qword ptr [rip + colib_thread_slot@GOTTPOFF]",
+            "mov rax, qword ptr fs:[rax]",
+            "test rax, rax",
+            "jz {slow}",
+            // rdi: who leaves. rcx: who gets control back.
+            "mov rdi, qword ptr [rax + {current}]",
+            "mov rcx, qword ptr [rdi + {resumer}]",
+            "test rcx, rcx",
+            "jz {slow}",
+            "cmp byte ptr [rdi + {pending}], 0",
+            "jne {slow}",
+            "cmp word ptr [rcx + {share_and_pending}], 0",
+            "jne {slow}",
+            "mov rdx, qword ptr [rax + {exceptions}]",
+            "mov esi, dword ptr [rdx + {uncaught}]",
+            "or rsi, qword ptr [rdx + {caught}]",
+            "jnz {slow}",
+            "mov qword ptr [rdi + {resumer}], 0",
+            "mov qword ptr [rax + {current}], rcx",
+            $crate::arch::push_registers!(),
+            "mov qword ptr [rdi + {sp}], rsp",
+            "mov rsp, qword ptr [rcx + {sp}]",
+            $crate::arch::pop_and_go!(),
+            ".cfi_endproc",
+            slow = sym $crate::routine::run::yield_slowly,
+            resumer = const $crate::routine::coroutine::at::RESUMER,
+            sp = const $crate::routine::coroutine::at::SP,
+            pending = const $crate::routine::coroutine::at::PENDING,
+            share_and_pending = const $crate::routine::coroutine::at::SHARE_AND_PENDING,
+            current = const $crate::routine::env::at::CURRENT,
+            exceptions = const $crate::routine::env::at::EXCEPTIONS,
+            caught = const $crate::sys::exceptions::at::CAUGHT,
+            uncaught = const $crate::sys::exceptions::at::UNCAUGHT,
+        )
+    };
+}
+
+pub(crate) use {pop_and_go, push_registers, resume_body, yield_body};
+
+/// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
+///
+/// # Safety
+/// `co` is null or a live control block.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C-unwind" fn resume(co: *const Coroutine) {
+    resume_body!()
+}
+
+/// Back to the resumer; on the main coroutine or without an environment a message and nothing else.
+#[unsafe(naked)]
+pub(crate) extern "C-unwind" fn yield_now() {
+    yield_body!()
+}
+
 /// Suspends the running context into `*save` and goes on with the one at `sp`.
 ///
 /// Must be the last thing its caller does, or be called as an ordinary function: in both cases it
@@ -103,49 +303,10 @@ pub(crate) fn cxa_get_globals_address() -> *const c_void {
 pub(crate) unsafe extern "C-unwind" fn switch(save: *mut *mut u8, sp: *mut u8) {
     naked_asm!(
         ".cfi_startproc",
-        "push rbp",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset rbp, 0",
-        "push rbx",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset rbx, 0",
-        "push r12",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset r12, 0",
-        "push r13",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset r13, 0",
-        "push r14",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset r14, 0",
-        "push r15",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset r15, 0",
+        push_registers!(),
         "mov qword ptr [rdi], rsp",
-        // From here the same description holds for the other stack: it has the same picture.
         "mov rsp, rsi",
-        "pop r15",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_restore r15",
-        "pop r14",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_restore r14",
-        "pop r13",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_restore r13",
-        "pop r12",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_restore r12",
-        "pop rbx",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_restore rbx",
-        "pop rbp",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_restore rbp",
-        "pop rcx",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_register rip, rcx",
-        "jmp rcx",
+        pop_and_go!(),
         ".cfi_endproc",
     )
 }
@@ -166,34 +327,10 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         ".cfi_startproc",
         "push rdx",
         ".cfi_adjust_cfa_offset 8",
-        "push rbp",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset rbp, 0",
-        "push rbx",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset rbx, 0",
-        "push r12",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset r12, 0",
-        "push r13",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset r13, 0",
-        "push r14",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset r14, 0",
-        "push r15",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset r15, 0",
+        push_registers!(),
         "mov qword ptr [rdi], rsp",
         "mov rsp, rsi",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "pop rcx",
-        "jmp rcx",
+        pop_and_go!(),
         ".cfi_endproc",
     )
 }
@@ -214,25 +351,15 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
     arg: *const Coroutine,
 ) {
     naked_asm!(
-        "push rbp",
-        "push rbx",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        ".cfi_startproc",
+        push_registers!(),
         "mov qword ptr [rdi], rsp",
         "mov rsp, rsi",
         "mov rdi, rcx",
         "call rdx",
         "mov rsp, rax",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "pop rcx",
-        "jmp rcx",
+        pop_and_go!(),
+        ".cfi_endproc",
     )
 }
 
@@ -240,7 +367,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
 /// is zero, and the caller's address is described as undefined: backtraces end here, and an
 /// exception that gets this far finds no handler (std::terminate).
 #[unsafe(naked)]
-unsafe extern "C-unwind" fn first_frame() {
+pub(crate) unsafe extern "C-unwind" fn first_frame() {
     naked_asm!(
         ".cfi_startproc",
         ".cfi_undefined rip",
@@ -250,18 +377,42 @@ unsafe extern "C-unwind" fn first_frame() {
         "jz 2f",
         "mov rdi, qword ptr [rbx + {arg}]",
         "call rax",
+        // The usual end, as a yield: rax the environment, rcx who gets control back.
         "2:",
+        "mov rax, qword ptr [rbx + {env}]",
+        "mov rcx, qword ptr [rbx + {resumer}]",
+        "test rcx, rcx",
+        "jz 3f",
+        // (Bytes that were not just written: the processor cannot forward a part of a wider load.)
+        "cmp word ptr [rbx + {share_and_pending}], 0",
+        "jne 3f",
+        "cmp word ptr [rcx + {share_and_pending}], 0",
+        "jne 3f",
+        "mov rdx, qword ptr [rax + {exceptions}]",
+        "mov esi, dword ptr [rdx + {uncaught}]",
+        "or rsi, qword ptr [rdx + {caught}]",
+        "jnz 3f",
+        "mov qword ptr [rbx + {resumer}], 0",
+        "mov byte ptr [rbx + {ended}], 1",
+        "mov qword ptr [rbx + {sp}], {at_end}",
+        "mov qword ptr [rax + {current}], rcx",
+        "inc qword ptr [rax + {ends}]",
+        "mov rsp, qword ptr [rcx + {sp}]",
+        "jmp 4f",
+        // Any other end.
+        "3:",
         "mov rdi, rbx",
         "call {finish}",
         // rax: the context to go on with. rdx: top of the service stack if that context can only
         // be entered from there.
         "test rdx, rdx",
-        "jz 3f",
+        "jz 5f",
         "mov rsp, rdx",
         "mov rdi, rbx",
         "call {finish_on_service}",
-        "3:",
+        "5:",
         "mov rsp, rax",
+        "4:",
         "pop r15",
         "pop r14",
         "pop r13",
@@ -271,10 +422,21 @@ unsafe extern "C-unwind" fn first_frame() {
         "pop rcx",
         "jmp rcx",
         ".cfi_endproc",
-        pfn = const core::mem::offset_of!(Coroutine, pfn),
-        arg = const core::mem::offset_of!(Coroutine, arg),
-        finish = sym finish,
-        finish_on_service = sym finish_on_service,
+        pfn = const at::PFN,
+        arg = const at::ARG,
+        env = const at::ENV,
+        resumer = const at::RESUMER,
+        share_and_pending = const at::SHARE_AND_PENDING,
+        sp = const at::SP,
+        ended = const at::ENDED,
+        at_end = const AT_END,
+        current = const env::at::CURRENT,
+        exceptions = const env::at::EXCEPTIONS,
+        ends = const env::at::ENDS,
+        caught = const exceptions::at::CAUGHT,
+        uncaught = const exceptions::at::UNCAUGHT,
+        finish = sym run::finish,
+        finish_on_service = sym run::finish_on_service,
     )
 }
 

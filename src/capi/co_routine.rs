@@ -6,6 +6,7 @@ use core::ptr::{NonNull, null_mut};
 use libc::{nfds_t, pollfd, pthread_key_t, sockaddr, socklen_t};
 
 use super::{coroutine, fail, share_stack, stCoCond_t, stCoEpoll_t, stCoRoutine_t, stShareStack_t};
+use crate::arch;
 use crate::event;
 use crate::hook::{self, real};
 use crate::routine::cond::{self, Whom};
@@ -89,10 +90,10 @@ pub unsafe extern "C-unwind" fn co_create(
 ///
 /// # Safety
 /// co is NULL, or from co_create and not released.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn co_resume(co: *mut stCoRoutine_t) {
-    // SAFETY: as the caller vouches.
-    unsafe { routine::resume(co) }
+    arch::resume_body!()
 }
 
 /// Yields the running coroutine back to whoever resumed it; co is not looked at (in libco it names the
@@ -104,7 +105,7 @@ pub unsafe extern "C-unwind" fn co_resume(co: *mut stCoRoutine_t) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn co_yield(co: *mut stCoRoutine_t) {
     let _ = co;
-    routine::yield_now();
+    arch::yield_now();
 }
 
 /// co_yield under a name that is no keyword in C++20.
@@ -114,14 +115,15 @@ pub unsafe extern "C-unwind" fn co_yield(co: *mut stCoRoutine_t) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn co_yield_co(co: *mut stCoRoutine_t) {
     let _ = co;
-    routine::yield_now();
+    arch::yield_now();
 }
 
 /// Yields the running coroutine back to whoever resumed it; returns when it is resumed again. As libco.
 /// Outside any coroutine (where libco crashes) it does nothing and logs a message.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn co_yield_ct() {
-    routine::yield_now();
+    arch::yield_body!()
 }
 
 /// Frees a coroutine that has ended, never ran, or is suspended (what its frames hold is abandoned, no

@@ -9,6 +9,7 @@ use libc::{hostent, nfds_t, pollfd};
 use super::co_routine::{pfn_co_routine_t, poll_in, stCoRoutineAttr_t};
 use super::coctx::coctx_t;
 use super::{coroutine, environment, share_stack, stCoEpoll_t, stCoRoutine_t as Coroutine, stCoRoutineEnv_t};
+use crate::arch;
 use crate::event;
 use crate::hook::dns;
 use crate::routine::coroutine::DEFAULT_STACK;
@@ -127,7 +128,7 @@ pub unsafe extern "C-unwind" fn co_yield_env(env: *mut stCoRoutineEnv_t) {
     if unsafe { environment(env) }.is_some_and(|env| !env.is_mine()) {
         return log!("co_yield_env: the environment {:p} is another thread's", env);
     }
-    routine::yield_now();
+    arch::yield_now();
 }
 
 /// A loop of the program's own for the calling thread's coroutines: co_poll on it is served by

@@ -35,10 +35,8 @@ macro_rules! twins {
 twins! {
     co_create(co: *mut *mut stCoRoutine_t, attr: *const stCoRoutineAttr_t, pfn: pfn_co_routine_t, arg: *mut c_void) -> c_int
         = "_Z9co_createPP13stCoRoutine_tPK17stCoRoutineAttr_tPFPvS5_ES5_" => co_routine::co_create;
-    co_resume(co: *mut stCoRoutine_t) = "_Z9co_resumeP13stCoRoutine_t" => co_routine::co_resume;
     co_yield(co: *mut stCoRoutine_t) = "_Z8co_yieldP13stCoRoutine_t" => co_routine::co_yield;
     co_yield_co(co: *mut stCoRoutine_t) = "_Z11co_yield_coP13stCoRoutine_t" => co_routine::co_yield_co;
-    co_yield_ct() = "_Z11co_yield_ctv" => co_routine::co_yield_ct;
     co_release(co: *mut stCoRoutine_t) = "_Z10co_releaseP13stCoRoutine_t" => co_routine::co_release;
     co_reset(co: *mut stCoRoutine_t) = "_Z8co_resetP13stCoRoutine_t" => co_routine::co_reset;
     co_self() -> *mut stCoRoutine_t = "_Z7co_selfv" => co_routine::co_self;
@@ -110,6 +108,24 @@ twins! {
     mutex_d2(this: *mut clsCoMutex) = "_ZN10clsCoMutexD2Ev" => co_comm::destroy;
     mutex_lock(this: *mut clsCoMutex) = "_ZN10clsCoMutex6CoLockEv" => co_comm::lock;
     mutex_unlock(this: *mut clsCoMutex) = "_ZN10clsCoMutex8CoUnLockEv" => co_comm::unlock;
+}
+
+/// `co_resume` under its C++ name: the function itself once more, since a jump to it would cost a tenth of a
+/// switch.
+///
+/// # Safety
+/// As the C function's.
+#[unsafe(naked)]
+#[unsafe(export_name = "_Z9co_resumeP13stCoRoutine_t")]
+pub unsafe extern "C-unwind" fn co_resume_twin(co: *mut stCoRoutine_t) {
+    arch::resume_body!()
+}
+
+/// `co_yield_ct` under its C++ name, as [`co_resume_twin`].
+#[unsafe(naked)]
+#[unsafe(export_name = "_Z11co_yield_ctv")]
+pub extern "C-unwind" fn co_yield_ct_twin() {
+    arch::yield_body!()
 }
 
 /// Logs a message, formatted as by printf; see co_set_log_handler. A variadic function cannot be written

@@ -19,7 +19,7 @@ use crate::event::offload;
 use crate::event::reactor::Reactor;
 use crate::event::registration::{Node, Refused};
 use crate::routine::coroutine::{Outcome, WaitKind, WaitState};
-use crate::routine::{Co, Env, yield_now};
+use crate::routine::{Co, Env};
 use crate::routine::{cond, mutex};
 use crate::sys::clock::Nanos;
 use crate::sys::errno::Errno;
@@ -84,7 +84,7 @@ fn make_ready(reactor: &Reactor, co: Co, outcome: Outcome) {
 
 /// Yields until woken, timed out, or resumed by hand.
 pub(crate) fn suspend(env: &Env, co: Co) {
-    yield_now();
+    arch::yield_now();
     finish(env, co);
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn poll_one(
     deadline: Option<u64>,
 ) -> Result<u16, Refused> {
     begin_one(env, reactor, fd, events, deadline)?;
-    yield_now();
+    arch::yield_now();
     Ok(end_one(env))
 }
 

@@ -20,7 +20,7 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::mem::{offset_of, size_of};
 use core::ops::Deref;
-use core::ptr::NonNull;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::event::{Node, Reactor, Timer};
@@ -28,6 +28,7 @@ use crate::routine::env::Env;
 use crate::routine::extra::Extra;
 use crate::routine::stack::StackMem;
 use crate::sys::exceptions::ExceptionState;
+use crate::util::pool::TRACKED_SIZE;
 
 /// A routine as C sees it.
 pub(crate) type Routine = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
@@ -163,7 +164,7 @@ pub(crate) struct Coroutine {
 }
 
 const _: () = {
-    assert!(size_of::<Coroutine>() == 224);
+    assert!(size_of::<Coroutine>() == TRACKED_SIZE && offset_of!(Coroutine, env) == 0);
     assert!(size_of::<Wait>() == 80);
     assert!(offset_of!(Coroutine, sp) == 24);
     assert!(offset_of!(Coroutine, ss_size) == 24 + 112);
@@ -175,12 +176,40 @@ const _: () = {
     assert!(offset_of!(Coroutine, spec0) == 200);
 };
 
+/// Where the processor-specific code finds what it looks at.
+pub(crate) mod at {
+    use super::{Coroutine, Wait};
+    use core::mem::offset_of;
+
+    pub(crate) const ENV: usize = offset_of!(Coroutine, env);
+    pub(crate) const PFN: usize = offset_of!(Coroutine, pfn);
+    pub(crate) const ARG: usize = offset_of!(Coroutine, arg);
+    pub(crate) const SP: usize = offset_of!(Coroutine, sp);
+    pub(crate) const RESUMER: usize = offset_of!(Coroutine, resumer);
+    pub(crate) const WAIT_STATE: usize = offset_of!(Coroutine, wait) + offset_of!(Wait, state);
+    pub(crate) const STACK_MEM: usize = offset_of!(Coroutine, stack_mem);
+    /// The eight bytes of [`word`](super::word), the first of which is cStart.
+    pub(crate) const WORD: usize = offset_of!(Coroutine, c_start);
+    pub(crate) const ENDED: usize = offset_of!(Coroutine, c_end);
+    /// Two bytes: neither is set in a coroutine that a switch alone can enter.
+    pub(crate) const SHARE_AND_PENDING: usize = offset_of!(Coroutine, c_is_share_stack);
+    pub(crate) const PENDING: usize = offset_of!(Coroutine, pending);
+
+    const _: () = assert!(PENDING == SHARE_AND_PENDING + 1 && SHARE_AND_PENDING.is_multiple_of(2));
+}
+
 /// Free the block as soon as the coroutine yields or ends.
 pub(crate) const RELEASE_SOON: u8 = 1;
 /// Make it new again when it ends.
 pub(crate) const RESET_AT_END: u8 = 2;
 /// Another thread has released it: it never runs again, its own thread will free it.
 pub(crate) const RELEASED: u8 = 4;
+/// Suspended with C++ exceptions in flight: `exceptions` is not zero.
+pub(crate) const IN_FLIGHT: u8 = 8;
+
+/// `sp` of a coroutine whose routine has come to its end. (One that the program calls ended by cEnd = 1 may
+/// go on when it says otherwise.)
+pub(crate) const AT_END: usize = 1;
 
 /// The eight bytes from cStart on as one little-endian word.
 pub(crate) mod word {
@@ -189,10 +218,6 @@ pub(crate) mod word {
     pub(crate) const FOR_RESUME: u64 = !HOOK;
     /// Private stack, started, not ended, nothing pending: the switch alone will do.
     pub(crate) const SUSPENDED: u64 = 1;
-    /// Private stack, new.
-    pub(crate) const NEW: u64 = 0;
-    pub(crate) const SHARE_STACK: u64 = 0xff << 32;
-    pub(crate) const PENDING: u64 = 0xff << 40;
 }
 
 impl Coroutine {
@@ -201,6 +226,15 @@ impl Coroutine {
         let at = (&raw const *self).cast::<u8>().wrapping_add(offset_of!(Coroutine, c_start));
         // SAFETY: eight initialised bytes of this block, 8-byte aligned (asserted above: 152).
         u64::from_le(unsafe { at.cast::<u64>().read() })
+    }
+
+    /// In one store, which the next load of [`word`](Self::word) gets forwarded.
+    #[inline(always)]
+    fn set_word(&self, word: u64) {
+        let at = (&raw const *self).cast_mut().cast::<u8>().wrapping_add(offset_of!(Coroutine, c_start));
+        // SAFETY: eight bytes of cells and an atomic of this block, 8-byte aligned (asserted above: 152); one
+        // that nobody but this thread has.
+        unsafe { at.cast::<u64>().write(word.to_le()) };
     }
 
     pub(crate) fn pending(&self) -> u8 {
@@ -213,6 +247,23 @@ impl Coroutine {
 
     pub(crate) fn clear_pending(&self, bit: u8) {
         self.pending.fetch_and(!bit, Ordering::Relaxed);
+    }
+
+    /// Whether its routine came to its end, and its stack has nothing on it that anybody needs.
+    pub(crate) fn has_come_to_its_end(&self) -> bool {
+        self.sp.get().addr() == AT_END && self.c_end.get() != 0
+    }
+
+    /// What it has in flight goes with its frames.
+    pub(crate) fn forget_exceptions(&self) {
+        self.exceptions.clear();
+        self.clear_pending(IN_FLIGHT);
+    }
+
+    /// Whether a switch is all it takes to enter it, once it is suspended.
+    #[inline(always)]
+    pub(crate) fn is_simple(&self) -> bool {
+        !self.on_copy_stack() && self.pending() == 0
     }
 
     pub(crate) fn is_main(&self) -> bool {
@@ -247,6 +298,18 @@ impl Coroutine {
             && self.pv_env.get().is_null()
     }
 
+    /// As if it had just been made: for one that was plain. What is left of its last life is the library's
+    /// own, and each use of it begins by writing.
+    #[inline(always)]
+    pub(crate) fn renew(&self, pfn: Option<Routine>, arg: *mut c_void) {
+        self.pfn.set(pfn);
+        self.arg.set(arg);
+        self.sp.set(null_mut());
+        self.set_word(0);
+        self.spec0.set(null_mut());
+        self.wait.granted.set(false);
+    }
+
     pub(crate) fn stack(&self) -> &StackMem {
         // SAFETY: set at creation to memory that outlives the block, never changed by us; the
         // contract gives programs this pointer to read.
@@ -277,6 +340,11 @@ impl Co {
     #[inline(always)]
     pub(crate) fn as_ptr(self) -> *const Coroutine {
         self.0.as_ptr()
+    }
+
+    /// Its place in the pool.
+    pub(crate) fn block(self) -> NonNull<u8> {
+        self.0.cast()
     }
 
     /// The coroutine whose `wait.timer` this is.

@@ -21,6 +21,7 @@ use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, Ordering
 use crate::event::{self, Reactor};
 use crate::routine::cond::Cond;
 use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, RELEASE_SOON, RELEASED, WaitState};
+use crate::routine::parked::Parked;
 use crate::routine::stack::{self, StackMem};
 use crate::routine::stack_cache;
 use crate::sys::errno::Errno;
@@ -37,6 +38,12 @@ pub(crate) struct Env {
     current: Cell<*const Coroutine>,
     /// The thread's C++ exception state, or `no_exceptions`: never null.
     exceptions: Cell<*const ExceptionState>,
+    /// How many coroutines have come to their end and were neither released nor reset since, more or less:
+    /// programs write cEnd and cStart, and other threads release.
+    ends: Cell<usize>,
+    /// What it was when the stacks of those were last given back, or less.
+    ends_served: Cell<usize>,
+    pub(crate) parked: Parked,
     /// The loop that co_get_epoll_ct returns; made on first use.
     reactor: AtomicPtr<Reactor>,
     /// Depth of sections that a signal handler must not interrupt with a wake-up of its own.
@@ -61,6 +68,16 @@ pub(crate) struct Env {
     main: Coroutine,
     pub(crate) stacks: stack_cache::Cache,
     pub(crate) objects: pool::Cache,
+}
+
+/// Where the processor-specific code finds what it looks at.
+pub(crate) mod at {
+    use super::Env;
+    use core::mem::offset_of;
+
+    pub(crate) const CURRENT: usize = offset_of!(Env, current);
+    pub(crate) const EXCEPTIONS: usize = offset_of!(Env, exceptions);
+    pub(crate) const ENDS: usize = offset_of!(Env, ends);
 }
 
 // SAFETY: null pointers, zeros, empty lists and caches; `create` fills the rest.
@@ -173,15 +190,44 @@ impl Env {
     /// Before a long sleep: memory that nobody needs goes back to the kernel.
     #[cold]
     pub(crate) fn give_back_idle_memory(&self) {
+        self.free_parked();
         self.stacks.shrink(8);
         self.objects.flush();
-        stack::trim(16);
+        let more_ended = (self.ends.get().wrapping_sub(self.ends_served.get())).cast_signed();
+        if more_ended < 0 {
+            self.ends_served.set(self.ends.get());
+        }
+        if more_ended < 16 {
+            return stack::trim(16);
+        }
+        self.ends_served.set(self.ends.get());
+        self.give_back_ended_stacks();
+    }
+
+    /// Coroutines that came to their end and were not released keep their block and their stack, but not what
+    /// lies on it.
+    fn give_back_ended_stacks(&self) {
+        // With the lock held no other thread adopts or frees what is this thread's (`release_foreign`).
+        ENVS.lock.with(|| {
+            stack::trim_with(|also| {
+                pool::each_tracked(|object, env| {
+                    if !core::ptr::eq(env.cast(), self) {
+                        return;
+                    }
+                    // SAFETY: a block in use whose environment is this thread's: alive, and nobody else's.
+                    let co = unsafe { object.cast::<Coroutine>().as_ref() };
+                    if co.has_come_to_its_end() && !co.on_copy_stack() && co.pending() & RELEASED == 0 {
+                        also(co.stack());
+                    }
+                });
+            });
+        });
     }
 
     /// Now and then while the loop is busy: as before a long sleep, if no stack was needed since the last time.
     #[cold]
     pub(crate) fn give_back_unused_memory(&self) {
-        if stack::unused_since_last_asked() {
+        if stack::unused_since_last_asked() || self.ends.get() > self.ends_served.get() {
             self.give_back_idle_memory();
         }
     }
@@ -189,9 +235,14 @@ impl Env {
     /// There is no memory: everything that could be spared goes back.
     #[cold]
     pub(crate) fn give_back_all_memory(&self) {
+        self.free_parked();
         self.stacks.shrink(0);
         self.objects.flush();
         stack::trim(1);
+    }
+
+    fn free_parked(&self) {
+        self.parked.drain(|co| super::free_private(self, co));
     }
 
     /// Runs `section` so that a signal handler's co_cond_signal waits for its end. `section` does not
@@ -227,12 +278,26 @@ impl Env {
         Some(unsafe { (*self.service.get()).stack_bp.get() })
     }
 
+    /// A routine came to its end.
+    pub(crate) fn count_end(&self) {
+        self.ends.set(self.ends.get().wrapping_add(1));
+    }
+
     pub(crate) fn count_one_more(&self) {
         self.live.set(self.live.get() + 1);
     }
 
-    pub(crate) fn count_one_less(&self) {
+    /// `co` is released.
+    #[inline(always)]
+    pub(crate) fn count_one_less(&self, co: Co) {
         self.live.set(self.live.get() - 1);
+        self.uncount_end(co);
+    }
+
+    /// `co` is reset, or released.
+    #[inline(always)]
+    pub(crate) fn uncount_end(&self, co: Co) {
+        self.ends.set(self.ends.get().wrapping_sub(usize::from(co.c_end.get() != 0)));
     }
 
     /// Whether another thread has asked for releases.
@@ -278,11 +343,11 @@ pub(crate) fn release_foreign(co: Co) -> Foreign {
             co.add_pending(RELEASE_SOON);
             return Foreign::HandedOver;
         }
+        // It neither wakes nor takes a signal any more, and its thread leaves its stack alone.
+        co.add_pending(RELEASED);
         if co.wait.state() == WaitState::None && !co.on_copy_stack() {
             return Foreign::Free;
         }
-        // It neither wakes nor takes a signal any more.
-        co.add_pending(RELEASED);
         co.arg.set(env.to_release.get().cast_mut().cast());
         env.to_release.set(co.as_ptr());
         env.any_to_release.store(1, Ordering::Relaxed);
@@ -323,6 +388,18 @@ pub(crate) fn count_gone(env: *const Env) {
     }
 }
 
+/// `co`, which never ran, belongs to the calling thread's environment from now on.
+pub(crate) fn adopt(env: &Env, co: Co) {
+    env.count_one_more();
+    let old = ENVS.lock.with(|| {
+        let old = co.env.get();
+        // SAFETY: the block's first word.
+        unsafe { pool::publish(co.block(), (&raw const *env).cast_mut().cast()) };
+        old
+    });
+    count_gone(old);
+}
+
 /// A coroutine was made for `env` by another thread.
 pub(crate) fn count_foreign_new(env: &Env) {
     ENVS.lock.with(|| env.gone.fetch_sub(1, Ordering::Relaxed));
@@ -340,6 +417,7 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
         // SAFETY: from this cache; nobody runs on it.
         unsafe { env.stacks.put(service) };
     }
+    env.free_parked();
     env.stacks.shrink(0);
     env.objects.flush();
     crate::routine::extra::drop_of(Co::of(&env.main));

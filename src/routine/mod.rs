@@ -6,6 +6,7 @@
 //! | env | the thread's environment, its life and end |
 //! | run | resume, yield, end |
 //! | stack, stack_cache | private stacks, and those a thread keeps |
+//! | parked | coroutines kept whole for the next co_create |
 //! | copy | copy stacks |
 //! | cond, mutex | conditions, and the mutex made of one |
 //! | extra, environ | specifics, environment variables of a coroutine |
@@ -19,6 +20,7 @@ pub(crate) mod env;
 pub(crate) mod environ;
 pub(crate) mod extra;
 pub(crate) mod mutex;
+mod parked;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod stack_cache;
@@ -29,7 +31,7 @@ use core::ptr::{NonNull, null_mut};
 
 pub(crate) use coroutine::{Co, Coroutine, Routine};
 pub(crate) use env::Env;
-pub(crate) use run::{finish, finish_on_service, resume, yield_into, yield_now};
+pub(crate) use run::yield_into;
 
 use crate::event;
 use crate::sys::errno::Errno;
@@ -50,17 +52,32 @@ pub(crate) fn create(
     arg: *mut c_void,
 ) -> Result<Co, Errno> {
     if share.is_none() && env.is_mine() {
-        if let Some(stack) = env.stacks.take(copy::stack_size_for(stack_size)) {
-            if let Some(block) = env.objects.alloc(size_of::<Coroutine>()) {
-                env.count_one_more();
-                return Ok(fill(block.cast(), env, stack, false, pfn, arg));
-            }
-            free_stack(Some(env), stack);
+        let size = copy::stack_size_for(stack_size);
+        if let Some(co) = env.parked.take(size) {
+            env.count_one_more();
+            co.renew(pfn, arg);
+            return Ok(co);
         }
-        // Free stacks of other sizes may be in the way.
-        env.give_back_all_memory();
+        if let Some(co) = create_private(env, size, pfn, arg) {
+            return Ok(co);
+        }
     }
     create_elsewhere(env, stack_size, share, pfn, arg)
+}
+
+/// [`create`] on a private stack that no coroutine has.
+#[inline(never)]
+fn create_private(env: &Env, size: usize, pfn: Option<Routine>, arg: *mut c_void) -> Option<Co> {
+    if let Some(stack) = env.stacks.take(size) {
+        if let Some(block) = env.objects.alloc_tracked() {
+            env.count_one_more();
+            return Some(fill(block.cast(), env, stack, false, pfn, arg));
+        }
+        free_stack(Some(env), stack);
+    }
+    // Free stacks of other sizes may be in the way.
+    env.give_back_all_memory();
+    None
 }
 
 /// [`create`] on a copy stack, for another thread's environment, or when memory is short.
@@ -82,8 +99,7 @@ fn create_elsewhere(
         None => stack::take_central(copy::stack_size_for(stack_size)),
     };
     let stack = stack.ok_or(no_memory)?;
-    let size = size_of::<Coroutine>();
-    let block = if mine { env.objects.alloc(size) } else { pool::alloc_central(size) };
+    let block = if mine { env.objects.alloc_tracked() } else { pool::alloc_tracked_central() };
     let Some(block) = block else {
         if share.is_none() {
             free_stack(None, stack);
@@ -108,11 +124,15 @@ fn fill(
     pfn: Option<Routine>,
     arg: *mut c_void,
 ) -> Co {
+    let bytes = block.cast::<u8>();
+    let rest = bytes.as_ptr().wrapping_add(size_of::<*const Env>());
     // SAFETY: a fresh object of this size; all-zero bytes are a valid block.
-    unsafe { block.write_bytes(0, 1) };
+    unsafe { rest.write_bytes(0, size_of::<Coroutine>() - size_of::<*const Env>()) };
+    // From here on others may find it, and see whose it is.
+    // SAFETY: the fresh object's first word.
+    unsafe { pool::publish(bytes, (&raw const *env).cast_mut().cast()) };
     // SAFETY: initialised now, alive until it is freed.
     let co = Co::of(unsafe { block.as_ref() });
-    co.env.set(env);
     co.pfn.set(pfn);
     co.arg.set(arg);
     // SAFETY: a live record.
@@ -141,17 +161,26 @@ pub(crate) fn release(co: Co) {
     if let Some(env) = env::current()
         && core::ptr::eq(co.env.get(), env)
         && co.is_plain()
-        && let Some(stack) = NonNull::new(co.stack_mem.get().cast_mut())
-        && let Some(block) = NonNull::new(co.as_ptr().cast_mut())
     {
-        // SAFETY: its own stack, which nobody runs on.
-        unsafe { env.stacks.put(stack) };
-        // SAFETY: nobody refers to the block any more.
-        unsafe { env.objects.free(block.cast(), size_of::<Coroutine>()) };
-        env.count_one_less();
+        env.count_one_less(co);
+        if !env.parked.put(co) {
+            free_private(env, co);
+        }
         return;
     }
     release_slowly(co);
+}
+
+/// Frees a plain coroutine's block and stack.
+#[inline(never)]
+pub(super) fn free_private(env: &Env, co: Co) {
+    if let Some(stack) = NonNull::new(co.stack_mem.get().cast_mut()) {
+        free_stack(Some(env), stack);
+    }
+    if let Some(block) = NonNull::new(co.as_ptr().cast_mut()) {
+        // SAFETY: nobody refers to the block any more.
+        unsafe { env.objects.free_tracked(block.cast()) };
+    }
 }
 
 #[inline(never)]
@@ -202,18 +231,20 @@ fn dispose(mine: Option<&Env>, co: Co) {
     if !co.pv_env.get().is_null() {
         environ::drop_of(co);
     }
-    let size = size_of::<Coroutine>();
+    let mine_too = mine.filter(|env| core::ptr::eq(owner, *env));
+    if let Some(env) = mine_too {
+        env.count_one_less(co);
+    }
     if let Some(block) = NonNull::new(co.as_ptr().cast_mut()) {
         match mine {
             // SAFETY: nobody refers to the block any more.
-            Some(env) => unsafe { env.objects.free(block.cast(), size) },
+            Some(env) => unsafe { env.objects.free_tracked(block.cast()) },
             // SAFETY: as above.
-            None => unsafe { pool::free_central(block.cast(), size) },
+            None => unsafe { pool::free_tracked_central(block.cast()) },
         }
     }
-    match mine {
-        Some(env) if core::ptr::eq(owner, env) => env.count_one_less(),
-        _ => env::count_gone(owner),
+    if mine_too.is_none() {
+        env::count_gone(owner);
     }
 }
 
@@ -233,9 +264,12 @@ pub(crate) fn reset(co: Co) {
             if co.on_copy_stack() {
                 copy::forget(env, co);
             }
-            co.exceptions.clear();
+            co.forget_exceptions();
         }
         _ => return log!("co_reset: coroutine {:p} belongs to another thread", co.as_ptr()),
+    }
+    if let Some(env) = env::current() {
+        env.uncount_end(co);
     }
     co.c_start.set(0);
     co.c_end.set(0);

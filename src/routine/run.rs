@@ -1,51 +1,28 @@
 //! Resume, yield and end: who runs next.
 //!
-//! The way that matters is short: a resume of a suspended coroutine on a private stack looks at the
-//! block once and jumps. Everything else (new, copy stacks, misuse, exceptions in flight) goes through
-//! the slow functions below. Nothing with a destructor lives across a switch.
+//! The way that matters is short and lies in `arch`: a resume of a suspended or a new coroutine on a
+//! private stack looks at the block once and jumps, and so do a yield and an end. What they check:
+//!
+//! | check | otherwise |
+//! |---|---|
+//! | the coroutine's environment is the thread's | another thread's, or no environment |
+//! | it has no resumer | it runs already |
+//! | nothing is in flight in the C++ runtime | exceptions go with their coroutine |
+//! | its word, but for cEnableSysHook, is "new" or "started" | ended, main, on a copy stack, or something is pending |
+//!
+//! Everything else (copy stacks, misuse, exceptions in flight, releases of running coroutines) goes through the
+//! slow functions below, which begin anew. Nothing with a destructor lives across a switch.
 
-use core::ptr::{null, null_mut};
+use core::ptr::{null, null_mut, without_provenance_mut};
 
 use crate::arch;
 use crate::event;
 use crate::routine::copy;
-use crate::routine::coroutine::{Co, Coroutine, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState, word};
+use crate::routine::coroutine::{
+    AT_END, Co, Coroutine, IN_FLIGHT, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState, word,
+};
 use crate::routine::env::{self, Env};
 use crate::sys::log::{fatal, log};
-use crate::sys::thread;
-
-/// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
-///
-/// # Safety
-/// `co` is null or a live control block.
-#[inline(always)]
-pub(crate) unsafe fn resume(co: *const Coroutine) {
-    // SAFETY: as the caller vouches.
-    if let Some(next) = unsafe { Co::from_c(co) } {
-        let mine = thread::slot().cast::<Env>();
-        let what = next.word() & word::FOR_RESUME;
-        if core::ptr::eq(next.env.get(), mine) && what <= word::SUSPENDED && !next.is_running() {
-            // SAFETY: equal to a live coroutine's environment, so not null: this thread's own.
-            let env = unsafe { &*mine };
-            if env.exceptions().both_empty(&next.exceptions) {
-                if what == word::NEW {
-                    if next.wait.state() != WaitState::None {
-                        // SAFETY: as the caller vouches.
-                        return unsafe { resume_slowly(co) };
-                    }
-                    build_first_frame(next);
-                }
-                let from = env.running();
-                next.resumer.set(Some(Co::of(from)));
-                env.set_running(&next);
-                // SAFETY: suspended, on a private stack; `from` stays alive while it is a resumer.
-                return unsafe { arch::switch(from.sp.as_ptr(), next.sp.get()) };
-            }
-        }
-    }
-    // SAFETY: as the caller vouches.
-    unsafe { resume_slowly(co) };
-}
 
 /// Puts a coroutine on a private stack, which waits for nothing and does not run, at its routine's start.
 #[inline(always)]
@@ -56,10 +33,12 @@ fn build_first_frame(co: Co) {
     co.c_start.set(1);
 }
 
+/// A resume that is not a usual one.
+///
 /// # Safety
-/// As [`resume`].
+/// `co` is null or a live control block.
 #[inline(never)]
-unsafe extern "C-unwind" fn resume_slowly(co: *const Coroutine) {
+pub(crate) unsafe extern "C-unwind" fn resume_slowly(co: *const Coroutine) {
     // SAFETY: as the caller vouches.
     let Some(co) = (unsafe { Co::from_c(co) }) else {
         return log!("co_resume: the coroutine is NULL");
@@ -67,7 +46,7 @@ unsafe extern "C-unwind" fn resume_slowly(co: *const Coroutine) {
     try_resume(co);
 }
 
-/// As [`resume`]; false if `co` was not entered.
+/// As [`arch::resume`]; false if `co` was not entered.
 pub(crate) fn try_resume(co: Co) -> bool {
     if co.is_main() || co.is_running() {
         log!("co_resume: coroutine {:p} is running already", co.as_ptr());
@@ -104,7 +83,7 @@ pub(crate) fn try_resume(co: Co) -> bool {
     if fresh {
         co.c_start.set(1);
     }
-    env.exceptions().exchange(&from.exceptions, &co.exceptions);
+    move_exceptions(env, from, &co);
     co.resumer.set(Some(Co::of(from)));
     env.set_running(&co);
     // SAFETY: suspended, or new with its first frame built, and its bytes are in place.
@@ -112,13 +91,13 @@ pub(crate) fn try_resume(co: Co) -> bool {
     true
 }
 
-/// As [`resume`], for the loop: `co` was woken. False if it was not entered.
+/// As [`arch::resume`], for the loop: `co` was woken. False if it was not entered.
 #[inline]
 pub(crate) fn resume_woken(co: Co) -> bool {
     if co.word() & word::FOR_RESUME == word::SUSPENDED {
         // SAFETY: a woken coroutine is alive. It is suspended on a private stack of its own, belongs to
         // this loop's thread, and is not running: nothing in `resume` refuses it.
-        unsafe { resume(co.as_ptr()) };
+        unsafe { arch::resume(co.as_ptr()) };
         return true;
     }
     try_resume(co)
@@ -141,9 +120,7 @@ fn adopt(co: Co) -> Option<&'static Env> {
         log!("co_resume: coroutine {:p} belongs to another thread", co.as_ptr());
         return None;
     }
-    let old = co.env.replace(env);
-    env.count_one_more();
-    env::count_gone(old);
+    env::adopt(env, co);
     Some(env)
 }
 
@@ -153,7 +130,7 @@ fn make_new(env: &Env, co: Co) {
         event::cancel(env, co);
     }
     co.clear_pending(RESET_AT_END);
-    co.exceptions.clear();
+    co.forget_exceptions();
     co.c_end.set(0);
     if co.on_copy_stack() {
         copy::forget(env, co);
@@ -175,54 +152,49 @@ unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
         return from.sp.get();
     }
     co.c_start.set(1);
-    env.exceptions().exchange(&from.exceptions, &co.exceptions);
+    move_exceptions(env, from, co);
     co.resumer.set(Some(Co::of(from)));
     env.set_running(co);
     co.sp.get()
 }
 
-/// The usual yield up to the switch: makes the resumer the running coroutine, and says where to save the
-/// one that leaves and what to go on with. `None`, and nothing has changed, if a switch alone will not do.
-#[inline(always)]
-fn step_back() -> Option<(*mut *mut u8, *mut u8)> {
-    let env = env::current()?;
-    let from = env.running();
-    let to = from.resumer.get()?;
-    if (to.word() & word::SHARE_STACK) | (from.word() & word::PENDING) != 0
-        || !env.exceptions().both_empty(&to.exceptions)
-    {
-        return None;
+/// The C++ runtime's state goes with the coroutine. (A running one's own copy is empty.)
+#[inline]
+fn move_exceptions(env: &Env, leaving: &Coroutine, entering: &Coroutine) {
+    if env.exceptions().is_empty() && entering.pending() & IN_FLIGHT == 0 {
+        return;
     }
-    from.resumer.set(None);
-    env.set_running(&to);
-    Some((from.sp.as_ptr(), to.sp.get()))
-}
-
-/// Back to the resumer.
-#[inline(always)]
-pub(crate) fn yield_now() {
-    if let Some((save, sp)) = step_back() {
-        // SAFETY: the resumer is suspended in its resume, and its stack is its own.
-        return unsafe { arch::switch(save, sp) };
+    env.exceptions().exchange(&leaving.exceptions, &entering.exceptions);
+    entering.clear_pending(IN_FLIGHT);
+    if !leaving.exceptions.is_empty() {
+        leaving.add_pending(IN_FLIGHT);
     }
-    yield_slowly();
 }
 
 /// Yields, and goes on with `then` in place of the calling function: call it last, and return what it
 /// returns. A coroutine that waits this way keeps no frame of ours on its stack.
 #[inline(always)]
 pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize {
-    if let Some((save, sp)) = step_back() {
-        // SAFETY: as in `yield_now`.
-        return unsafe { arch::switch_into(save, sp, then) };
+    if let Some(env) = env::current()
+        && let from = env.running()
+        && let Some(to) = from.resumer.get()
+        && from.pending() == 0
+        && to.is_simple()
+        && env.exceptions().is_empty()
+    {
+        from.resumer.set(None);
+        env.set_running(&to);
+        // SAFETY: the resumer is suspended in its resume, and its stack is its own.
+        return unsafe { arch::switch_into(from.sp.as_ptr(), to.sp.get(), then) };
     }
     yield_slowly();
     // SAFETY: what the caller wants to go on with.
     unsafe { then() }
 }
 
+/// A yield that is not a usual one.
 #[inline(never)]
-extern "C-unwind" fn yield_slowly() {
+pub(crate) extern "C-unwind" fn yield_slowly() {
     let Some(env) = env::current() else {
         return log!("co_yield: this thread has no coroutines");
     };
@@ -232,7 +204,7 @@ extern "C-unwind" fn yield_slowly() {
     };
     let released = from.pending() & RELEASE_SOON != 0;
     let move_here = copy::occupies_same_stack(from, to);
-    env.exceptions().exchange(&from.exceptions, &to.exceptions);
+    move_exceptions(env, from, &to);
     from.resumer.set(None);
     env.set_running(&to);
     if released || move_here {
@@ -281,7 +253,7 @@ pub(crate) struct Exit {
     service: *mut u8,
 }
 
-/// The routine returned. Called by the first frame, on the coroutine's stack.
+/// The routine returned, and a switch alone will not do. Called by the first frame, on the coroutine's stack.
 ///
 /// # Safety
 /// `co` is the running coroutine.
@@ -290,30 +262,16 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
     let co = unsafe { &*co };
     // SAFETY: a running coroutine belongs to this thread.
     let env = unsafe { &*co.env.get() };
-    // (Bytes, not the word: the processor cannot forward a byte just written to a load of eight.)
-    if let Some(to) = co.resumer.get()
-        && !co.on_copy_stack()
-        && co.pending() == 0
-        && !to.on_copy_stack()
-        && env.exceptions().both_empty(&to.exceptions)
-    {
-        co.resumer.set(None);
-        co.c_end.set(1);
-        env.set_running(&to);
-        return Exit { sp: to.sp.get(), service: null_mut() };
-    }
-    finish_slowly(env, co)
-}
-
-#[inline(never)]
-fn finish_slowly(env: &Env, co: &Coroutine) -> Exit {
+    env.count_end();
     let Some(to) = co.resumer.take() else {
         fatal(format_args!("colib: coroutine {:p} ended, but nobody resumed it", co));
     };
     co.c_end.set(1);
+    co.sp.set(without_provenance_mut(AT_END));
     let pending = co.pending();
     if pending & RESET_AT_END != 0 {
         co.clear_pending(RESET_AT_END);
+        env.uncount_end(Co::of(co));
         co.c_start.set(0);
         co.c_end.set(0);
     }
@@ -321,8 +279,8 @@ fn finish_slowly(env: &Env, co: &Coroutine) -> Exit {
     if co.on_copy_stack() {
         copy::forget(env, Co::of(co));
     }
-    env.exceptions().exchange(&co.exceptions, &to.exceptions);
-    co.exceptions.clear();
+    move_exceptions(env, co, &to);
+    co.forget_exceptions();
     env.set_running(&to);
     if pending & RELEASE_SOON != 0 || move_here {
         let Some(service) = env.service_top() else {
@@ -351,7 +309,7 @@ pub(crate) fn swap(from: Co, to: Co) {
     if !core::ptr::eq(env.running(), from.as_ptr()) || !core::ptr::eq(to.env.get(), env) || from == to {
         return log!("co_swap: {:p} is not running, or {:p} cannot run here", from.as_ptr(), to.as_ptr());
     }
-    if to.c_end.get() != 0 || (from.pending() | to.pending()) != 0 {
+    if to.c_end.get() != 0 || (from.pending() | to.pending()) & !IN_FLIGHT != 0 {
         return log!("co_swap: {:p} has ended or was released, or {:p} was", to.as_ptr(), from.as_ptr());
     }
     if to.is_main() || to.c_start.get() != 0 {
@@ -366,7 +324,7 @@ pub(crate) fn swap(from: Co, to: Co) {
         } else {
             from.resumer.set(None);
         }
-        env.exceptions().exchange(&from.exceptions, &to.exceptions);
+        move_exceptions(env, &from, &to);
         env.set_running(&to);
         // SAFETY: suspended, its bytes in place.
         unsafe { arch::switch(from.sp.as_ptr(), to.sp.get()) };

@@ -39,10 +39,25 @@ const _: () = assert!(size_of::<StackMem>() == 32);
 // SAFETY: null pointers and zeros; filled before use.
 unsafe impl Zeroed for StackMem {}
 
+/// Where the processor-specific code finds what it looks at.
+pub(crate) mod at {
+    use super::StackMem;
+    use core::mem::offset_of;
+
+    pub(crate) const TAG: usize = offset_of!(StackMem, tag);
+    pub(crate) const STACK_BP: usize = offset_of!(StackMem, stack_bp);
+}
+
 /// Private stacks start at different places of their last page.
-const COLOURS: u32 = 16;
+pub(crate) const COLOURS: u32 = 16;
 
 impl StackMem {
+    /// Bytes a routine may use.
+    #[inline(always)]
+    pub(crate) fn size(&self) -> usize {
+        self.stack_size.get() as usize
+    }
+
     /// Where a routine starts on this private stack. All stacks end at the same place of a page, and
     /// would compete for the same lines of the cache: each starts some lines lower than its neighbour.
     #[inline(always)]
@@ -315,7 +330,14 @@ pub(crate) fn trim(at_least: usize) {
     if IDLE.load(Ordering::Relaxed) < at_least.max(1) {
         return;
     }
+    trim_with(|_| {});
+}
+
+/// As [`trim`], also of the stacks that `others` names: in use, by coroutines that need nothing on them. The
+/// slabs are locked meanwhile.
+pub(crate) fn trim_with(others: impl FnOnce(&mut dyn FnMut(&StackMem))) {
     CENTRAL.lock.with(|| {
+        others(&mut |stack| stack.tag.set(stack.tag.get() | FREE_MARK | DIRTY));
         IDLE.store(0, Ordering::Relaxed);
         // SAFETY: the lock is held.
         let classes = unsafe { &*CENTRAL.classes.get() };

@@ -17,16 +17,23 @@ pub(crate) struct ExceptionState {
     uncaught: Cell<u32>,
 }
 
+/// Where the processor-specific code finds what it looks at.
+pub(crate) mod at {
+    use super::ExceptionState;
+    use core::mem::offset_of;
+
+    pub(crate) const CAUGHT: usize = offset_of!(ExceptionState, caught);
+    pub(crate) const UNCAUGHT: usize = offset_of!(ExceptionState, uncaught);
+}
+
 // SAFETY: nothing caught, nothing uncaught.
 unsafe impl Zeroed for ExceptionState {}
 
 impl ExceptionState {
-    /// Whether nothing is in flight in either of two states.
+    /// Whether nothing is in flight.
     #[inline(always)]
-    pub(crate) fn both_empty(&self, other: &ExceptionState) -> bool {
-        let caught = self.caught.get().addr() | other.caught.get().addr();
-        let uncaught = self.uncaught.get() | other.uncaught.get();
-        caught == 0 && uncaught == 0
+    pub(crate) fn is_empty(&self) -> bool {
+        self.caught.get().is_null() && self.uncaught.get() == 0
     }
 
     /// Moves the thread's state into `leaving` and `entering`'s into the thread.

@@ -10,10 +10,15 @@
 //! An object may be freed by another thread than the one that took it: it belongs to its chunk, not
 //! to a thread. A chunk whose objects are all free gives its pages back to the kernel. Objects over
 //! [`LARGEST`] come from the C heap. Callers: `routine` (blocks, saved stacks), `event` (nodes).
+//!
+//! One kind of object, the *tracked* one (control blocks), has chunks of its own, which [`each_tracked`] walks: the first
+//! word of a free one is null or the address of another, of one in use it is what its owner stores there
+//! by [`publish`].
 
 use core::cell::{Cell, UnsafeCell};
-use core::mem::size_of;
-use core::ptr::{NonNull, null, null_mut};
+use core::mem::{offset_of, size_of};
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::sys::lock::Lock;
 use crate::sys::pages;
@@ -28,7 +33,12 @@ const FINE_CLASSES: usize = FINE / 8;
 const MIDDLE_CLASSES: usize = (MIDDLE - FINE) / 16;
 /// Three doublings (1 to 8 KiB) of eight steps each.
 const COARSE_CLASSES: usize = 24;
-const CLASSES: usize = FINE_CLASSES + MIDDLE_CLASSES + COARSE_CLASSES;
+/// The class of the tracked objects; all others go by their size.
+const TRACKED: usize = FINE_CLASSES + MIDDLE_CLASSES + COARSE_CLASSES;
+const CLASSES: usize = TRACKED + 1;
+
+/// Bytes of a tracked object.
+pub(crate) const TRACKED_SIZE: usize = 224;
 
 const CHUNK: usize = 64 * 1024;
 const REGION: usize = 16 * CHUNK;
@@ -75,16 +85,44 @@ pub(crate) const fn rounded(size: usize) -> usize {
 const SIZES: [u16; CLASSES] = {
     let mut sizes = [0; CLASSES];
     let mut class = 0;
-    while class < CLASSES {
+    while class < TRACKED {
         sizes[class] = size_of_class(class) as u16;
         class += 1;
     }
+    sizes[TRACKED] = TRACKED_SIZE as u16;
     sizes
 };
 
 /// A free object's first word.
 struct Free {
-    next: Cell<*const Free>,
+    next: AtomicPtr<Free>,
+}
+
+impl Free {
+    fn next(&self) -> *mut Free {
+        self.next.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes a free object of `object`, in front of `next`.
+///
+/// # Safety
+/// At least eight bytes that nobody uses, 8-byte aligned.
+#[inline(always)]
+unsafe fn make_free(object: NonNull<u8>, next: *mut Free) -> *mut Free {
+    // SAFETY: as the caller vouches; another thread's `each_tracked` may look, so it is one atomic store.
+    unsafe { publish(object, next.cast()) };
+    object.as_ptr().cast()
+}
+
+/// Stores an object's first word for [`each_tracked`] to see.
+///
+/// # Safety
+/// The caller's object, 8-byte aligned.
+#[inline(always)]
+pub(crate) unsafe fn publish(object: NonNull<u8>, word: *mut u8) {
+    // SAFETY: as the caller vouches.
+    unsafe { AtomicPtr::from_ptr(object.as_ptr().cast()) }.store(word, Ordering::Release);
 }
 
 /// How many objects of a class a thread keeps at most.
@@ -95,7 +133,7 @@ fn cache_limit(class: usize) -> u32 {
 
 #[repr(C)]
 struct CacheLine {
-    free: Cell<*const Free>,
+    free: Cell<*mut Free>,
     count: Cell<u32>,
 }
 
@@ -110,33 +148,56 @@ impl Cache {
         if size > LARGEST {
             return alloc_large(size);
         }
-        let line = &self.0[class_of(size)];
-        let first = line.free.get();
-        if first.is_null() {
-            return self.refill(class_of(size));
-        }
+        self.take(class_of(size))
+    }
+
+    /// As [`alloc`](Self::alloc), a tracked object.
+    #[inline]
+    pub(crate) fn alloc_tracked(&self) -> Option<NonNull<u8>> {
+        self.take(TRACKED)
+    }
+
+    #[inline(always)]
+    fn take(&self, class: usize) -> Option<NonNull<u8>> {
+        let line = &self.0[class];
+        let Some(first) = NonNull::new(line.free.get()) else { return self.refill(class) };
         // SAFETY: objects in the cache are free, and their first word is a `Free`.
-        line.free.set(unsafe { (*first).next.get() });
+        line.free.set(unsafe { first.as_ref() }.next());
         line.count.set(line.count.get() - 1);
-        NonNull::new(first.cast_mut().cast())
+        Some(first.cast())
     }
 
     /// Gives back an object of `size` bytes.
     ///
     /// # Safety
-    /// It came from some thread's `alloc(size)` or from [`alloc_central`], and nobody uses it.
+    /// It came from some thread's `alloc(size)`, and nobody uses it.
     #[inline]
     pub(crate) unsafe fn free(&self, object: NonNull<u8>, size: usize) {
         if size > LARGEST {
             // SAFETY: as the caller vouches; large objects are from the C heap.
             return unsafe { libc::free(object.as_ptr().cast()) };
         }
-        let class = class_of(size);
+        // SAFETY: as the caller vouches.
+        unsafe { self.put(object, class_of(size)) };
+    }
+
+    /// Gives back a tracked object.
+    ///
+    /// # Safety
+    /// It came from some thread's `alloc_tracked` or from [`alloc_tracked_central`], and nobody uses it.
+    #[inline]
+    pub(crate) unsafe fn free_tracked(&self, object: NonNull<u8>) {
+        // SAFETY: as the caller vouches.
+        unsafe { self.put(object, TRACKED) };
+    }
+
+    /// # Safety
+    /// The object is of this class, and nobody uses it.
+    #[inline(always)]
+    unsafe fn put(&self, object: NonNull<u8>, class: usize) {
         let line = &self.0[class];
-        let free = object.cast::<Free>();
-        // SAFETY: the object is free and at least eight bytes.
-        unsafe { free.write(Free { next: Cell::new(line.free.get()) }) };
-        line.free.set(free.as_ptr());
+        // SAFETY: the object is free from now on.
+        line.free.set(unsafe { make_free(object, line.free.get()) });
         line.count.set(line.count.get() + 1);
         if line.count.get() > cache_limit(class) {
             self.give_back(class, cache_limit(class) / 2);
@@ -150,14 +211,12 @@ impl Cache {
             for _ in 0..cache_limit(class) / 2 {
                 // SAFETY: the lock is held.
                 let Some(object) = (unsafe { CENTRAL.take(class) }) else { break };
-                let free = object.cast::<Free>();
                 // SAFETY: the object was free until now.
-                unsafe { free.write(Free { next: Cell::new(line.free.get()) }) };
-                line.free.set(free.as_ptr());
+                line.free.set(unsafe { make_free(object, line.free.get()) });
                 line.count.set(line.count.get() + 1);
             }
         });
-        if line.free.get().is_null() { None } else { self.alloc(usize::from(SIZES[class])) }
+        if line.free.get().is_null() { None } else { self.take(class) }
     }
 
     #[cold]
@@ -165,12 +224,12 @@ impl Cache {
         let line = &self.0[class];
         CENTRAL.lock.with(|| {
             while line.count.get() > keep {
-                let first = line.free.get();
+                let Some(first) = NonNull::new(line.free.get()) else { break };
                 // SAFETY: objects in the cache are free.
-                line.free.set(unsafe { (*first).next.get() });
+                line.free.set(unsafe { first.as_ref() }.next());
                 line.count.set(line.count.get() - 1);
                 // SAFETY: the lock is held; the object was free in our cache.
-                unsafe { CENTRAL.put(first.cast_mut().cast()) };
+                unsafe { CENTRAL.put(first.cast()) };
             }
         });
     }
@@ -185,15 +244,6 @@ impl Cache {
     }
 }
 
-/// As [`Cache::alloc`], for a thread without a cache.
-pub(crate) fn alloc_central(size: usize) -> Option<NonNull<u8>> {
-    if size > LARGEST {
-        return alloc_large(size);
-    }
-    // SAFETY: the lock is held.
-    CENTRAL.lock.with(|| unsafe { CENTRAL.take(class_of(size)) })
-}
-
 /// As [`Cache::free`], for a thread without a cache.
 ///
 /// # Safety
@@ -204,7 +254,44 @@ pub(crate) unsafe fn free_central(object: NonNull<u8>, size: usize) {
         return unsafe { libc::free(object.as_ptr().cast()) };
     }
     // SAFETY: the lock is held; the object is free from now on.
-    CENTRAL.lock.with(|| unsafe { CENTRAL.put(object.as_ptr()) });
+    CENTRAL.lock.with(|| unsafe { CENTRAL.put(object) });
+}
+
+/// As [`Cache::alloc_tracked`], for a thread without a cache.
+pub(crate) fn alloc_tracked_central() -> Option<NonNull<u8>> {
+    // SAFETY: the lock is held.
+    CENTRAL.lock.with(|| unsafe { CENTRAL.take(TRACKED) })
+}
+
+/// As [`Cache::free_tracked`], for a thread without a cache.
+///
+/// # Safety
+/// As there.
+pub(crate) unsafe fn free_tracked_central(object: NonNull<u8>) {
+    // SAFETY: the lock is held; the object is free from now on.
+    CENTRAL.lock.with(|| unsafe { CENTRAL.put(object) });
+}
+
+/// Visits all tracked objects, in use or free, with the word that was published of each (a free one's says
+/// nothing). The pool is locked meanwhile: `visit` neither takes nor gives objects.
+pub(crate) fn each_tracked(mut visit: impl FnMut(NonNull<u8>, *mut u8)) {
+    CENTRAL.lock.with(|| {
+        // SAFETY: the lock makes this thread the only user.
+        let state = unsafe { &*CENTRAL.state.get() };
+        let mut at = state.tracked.first();
+        while let Some(link) = at {
+            at = state.tracked.after(link);
+            let start = link.cast::<u8>().wrapping_sub(offset_of!(Chunk, in_tracked)).cast_mut();
+            // SAFETY: a chunk's link: chunks are never unmapped.
+            let fresh = unsafe { (*start.cast::<Chunk>()).fresh.get() } as usize;
+            for offset in (HEADER..fresh).step_by(TRACKED_SIZE) {
+                let Some(object) = NonNull::new(start.wrapping_add(offset)) else { continue };
+                // SAFETY: the first word of an object, which is only written by `publish` while this can see it.
+                let word = unsafe { AtomicPtr::<u8>::from_ptr(object.as_ptr().cast()) };
+                visit(object, word.load(Ordering::Acquire));
+            }
+        }
+    });
 }
 
 fn alloc_large(size: usize) -> Option<NonNull<u8>> {
@@ -217,7 +304,9 @@ fn alloc_large(size: usize) -> Option<NonNull<u8>> {
 struct Chunk {
     /// In the class's list while it has room, in the list of empty chunks while nobody uses it.
     link: Link,
-    free: Cell<*const Free>,
+    /// In the list of chunks of tracked objects.
+    in_tracked: Link,
+    free: Cell<*mut Free>,
     class: Cell<u32>,
     used: Cell<u32>,
     /// Where objects that were never used begin.
@@ -234,6 +323,7 @@ struct Central {
 
 struct CentralState {
     with_room: [List; CLASSES],
+    tracked: List,
     empty: List,
     region: *mut u8,
     region_left: usize,
@@ -246,6 +336,7 @@ static CENTRAL: Central = Central {
     lock: Lock::new(),
     state: UnsafeCell::new(CentralState {
         with_room: [const { List::new() }; CLASSES],
+        tracked: List::new(),
         empty: List::new(),
         region: null_mut(),
         region_left: 0,
@@ -271,37 +362,42 @@ impl Central {
         let chunk = unsafe { &*chunk };
         chunk.used.set(chunk.used.get() + 1);
         let size = usize::from(SIZES[class]);
-        let object = if chunk.free.get().is_null() {
-            let at = chunk.fresh.get();
-            chunk.fresh.set(at + size as u32);
-            (&raw const *chunk).cast::<u8>().wrapping_add(at as usize)
-        } else {
-            let first = chunk.free.get();
-            // SAFETY: it is in the chunk's list of free objects.
-            chunk.free.set(unsafe { (*first).next.get() });
-            first.cast()
+        let object = match NonNull::new(chunk.free.get()) {
+            Some(first) => {
+                // SAFETY: it is in the chunk's list of free objects.
+                chunk.free.set(unsafe { first.as_ref() }.next());
+                first.cast()
+            }
+            None => {
+                let at = chunk.fresh.get();
+                let object = NonNull::new((&raw const *chunk).cast_mut().cast::<u8>().wrapping_add(at as usize))?;
+                // (What lay there before must not look like an object in use.)
+                // SAFETY: inside the chunk, unused so far.
+                unsafe { make_free(object, null_mut()) };
+                chunk.fresh.set(at + size as u32);
+                object
+            }
         };
         if chunk.free.get().is_null() && chunk.fresh.get() as usize + size > CHUNK {
             chunk.link.unlink();
         }
-        NonNull::new(object.cast_mut())
+        Some(object)
     }
 
     /// # Safety
     /// The lock is held; `object` is free and came from `take`.
-    unsafe fn put(&self, object: *mut u8) {
+    unsafe fn put(&self, object: NonNull<u8>) {
         // SAFETY: the lock makes this thread the only user.
         let state = unsafe { &mut *self.state.get() };
-        let start = object.map_addr(|a| a & !(CHUNK - 1)).cast::<Chunk>();
+        let start = object.as_ptr().map_addr(|a| a & !(CHUNK - 1)).cast::<Chunk>();
         // SAFETY: every object lies in a chunk, and chunks are aligned to their size.
         let chunk = unsafe { &*start };
-        let free = object.cast::<Free>();
         // SAFETY: the object is free.
-        unsafe { free.write(Free { next: Cell::new(chunk.free.get()) }) };
-        chunk.free.set(free);
+        chunk.free.set(unsafe { make_free(object, chunk.free.get()) });
         chunk.used.set(chunk.used.get() - 1);
         if chunk.used.get() == 0 {
             chunk.link.unlink();
+            chunk.in_tracked.unlink();
             // SAFETY: no object of this chunk is in use; the page with the header stays.
             unsafe { pages::discard(start.cast::<u8>().wrapping_add(pages::PAGE), CHUNK - pages::PAGE) };
             // SAFETY: the chunk stays where it is for ever.
@@ -324,7 +420,8 @@ impl CentralState {
         unsafe {
             at.write(Chunk {
                 link: Link::new(),
-                free: Cell::new(null()),
+                in_tracked: Link::new(),
+                free: Cell::new(null_mut()),
                 class: Cell::new(class as u32),
                 used: Cell::new(0),
                 fresh: Cell::new(HEADER as u32),
@@ -334,6 +431,12 @@ impl CentralState {
         let link = unsafe { &raw const (*at).link };
         // SAFETY: a new link, in no list; the chunk stays where it is for ever.
         unsafe { self.with_room[class].push_back(link) };
+        if class == TRACKED {
+            // SAFETY: in the chunk just written.
+            let link = unsafe { &raw const (*at).in_tracked };
+            // SAFETY: as above.
+            unsafe { self.tracked.push_back(link) };
+        }
         Some(at)
     }
 
@@ -364,7 +467,7 @@ mod tests {
             assert!(size_of_class(class) >= size, "{size}");
             assert!(class == 0 || size_of_class(class - 1) < size, "{size}");
         }
-        assert_eq!(class_of(LARGEST), CLASSES - 1);
+        assert_eq!(class_of(LARGEST), TRACKED - 1);
         assert_eq!(rounded(216), 216);
         assert!(rounded(LARGEST + 1) > LARGEST);
     }

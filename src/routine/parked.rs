@@ -1,0 +1,71 @@
+//! Coroutines that were released, kept whole: block and stack together, for the next co_create of that
+//! stack size. A server that makes a coroutine for each request gets the last one back, in the cache.
+//!
+//! ```text
+//!   first ─► block ─arg─► block ─arg─► null        each with its private stack
+//! ```
+//!
+//! Only plain ones (`Coroutine::is_plain`) of the thread itself; a few, of one size at a time. The rest of
+//! what a thread keeps lies in `stack_cache` and `util::pool`.
+
+use core::cell::Cell;
+use core::ptr::null;
+
+use crate::routine::coroutine::{Co, Coroutine};
+
+/// As many as are kept.
+const KEEP: u32 = 32;
+
+/// One thread's. All-zero bytes are none.
+#[repr(C)]
+pub(crate) struct Parked {
+    first: Cell<*const Coroutine>,
+    /// Bytes of their stacks.
+    size: Cell<usize>,
+    count: Cell<u32>,
+}
+
+impl Parked {
+    /// The one that came last, if it has a stack of `size` bytes.
+    #[inline(always)]
+    pub(super) fn take(&self, size: usize) -> Option<Co> {
+        if self.size.get() != size {
+            return None;
+        }
+        self.pop()
+    }
+
+    #[inline(always)]
+    fn pop(&self) -> Option<Co> {
+        // SAFETY: null, or a block that was given to `put` and is nobody's since.
+        let co = unsafe { Co::from_c(self.first.get()) }?;
+        self.first.set(co.arg.get().cast_const().cast());
+        self.count.set(self.count.get() - 1);
+        Some(co)
+    }
+
+    /// Keeps a plain coroutine of this thread that nobody refers to any more; false if there are enough, or
+    /// they are of another size.
+    #[inline(always)]
+    pub(super) fn put(&self, co: Co) -> bool {
+        let size = co.stack().size();
+        let count = self.count.get();
+        if count == 0 {
+            self.size.set(size);
+        } else if count == KEEP || self.size.get() != size {
+            return false;
+        }
+        co.arg.set(self.first.get().cast_mut().cast());
+        self.first.set(co.as_ptr());
+        self.count.set(count + 1);
+        true
+    }
+
+    /// Takes them all out.
+    pub(super) fn drain(&self, mut each: impl FnMut(Co)) {
+        while let Some(co) = self.pop() {
+            each(co);
+        }
+        self.first.set(null());
+    }
+}
