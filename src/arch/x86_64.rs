@@ -28,6 +28,9 @@ use crate::sys::exceptions;
 /// Bytes between two stack positions that keep the ABI's alignment.
 pub(crate) const STACK_ALIGN: usize = 16;
 
+/// Bytes that come into the cache together.
+pub(crate) const CACHE_LINE: usize = 64;
+
 /// Bytes below a suspended context's stack pointer that its code may still use: none, a switch is
 /// always reached by a call.
 const SAVED_WORDS: usize = 7;
@@ -494,6 +497,14 @@ pub(crate) fn prefetch(at: *const u8) {
     use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a hint; never faults.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+}
+
+/// Asks the cache for `count` lines from `at` on, which need not be valid.
+#[inline(always)]
+pub(crate) fn prefetch_lines(at: *const u8, count: usize) {
+    for line in 0..count {
+        prefetch(at.wrapping_add(line * CACHE_LINE));
+    }
 }
 
 /// The original's own context layout (coctx_t) for programs that use coctx_* themselves.

@@ -24,7 +24,7 @@ use crate::event::registration::{self, Registrations};
 use crate::event::wait;
 use crate::event::wheel::Wheel;
 use crate::routine::coroutine::{Outcome, RELEASED, WaitKind, WaitState};
-use crate::routine::{Co, Coroutine, Env, cond, env, run as routine_run};
+use crate::routine::{Co, Env, cond, copy, env, run as routine_run};
 use crate::sys::clock::{NANOS_PER_MS, Nanos};
 use crate::sys::epoll;
 use crate::sys::errno::Errno;
@@ -35,7 +35,6 @@ use crate::util::list::{Link, List};
 /// Called after every round; -1 ends the loop.
 pub(crate) type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
 
-const CACHE_LINE: usize = 64;
 /// What a wait leaves on a stack, with the beginning of a buffer above it, in cache lines.
 const STACK_LINES: usize = 8;
 /// Events taken from the kernel at a time.
@@ -336,13 +335,9 @@ impl Reactor {
         };
         let Some(first) = self.batch.first() else { return };
         let co = block(first);
-        let lines = match co.on_copy_stack() {
-            true => (co.save_size.get() as usize).div_ceil(CACHE_LINE).min(STACK_LINES),
-            false => STACK_LINES,
-        };
-        let picture = co.picture();
-        for line in 0..lines {
-            arch::prefetch(picture.wrapping_add(line * CACHE_LINE));
+        match co.on_copy_stack() {
+            true => copy::prefetch_bytes(co),
+            false => arch::prefetch_lines(co.picture(), STACK_LINES),
         }
         if co.wait.kind() == WaitKind::Descriptor {
             registration::prefetch_record(co.wait.node.fd());
@@ -350,14 +345,14 @@ impl Reactor {
         let Some(second) = self.batch.after(first) else { return };
         let co = block(second);
         arch::prefetch(co.picture());
+        if co.on_copy_stack() {
+            copy::prefetch_occupant(co);
+        }
         if co.wait.kind() == WaitKind::Descriptor {
             registration::prefetch_entry(self, co.wait.node.fd());
         }
         let Some(third) = self.batch.after(second) else { return };
-        let co: *const u8 = block(third).as_ptr().cast();
-        for line in 0..size_of::<Coroutine>().div_ceil(CACHE_LINE) {
-            arch::prefetch(co.wrapping_add(line * CACHE_LINE));
-        }
+        block(third).prefetch();
     }
 
     /// Resumes everybody who was ready when this began.

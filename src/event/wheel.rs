@@ -16,10 +16,15 @@
 //! Where a timer lies is only known from the one before it, which is not in the cache either. With three
 //! rings, walked from both ends, six of them are on their way at once. Timers of one tick fire in the order
 //! they were set, but for gaps that cancelled ones leave.
+//!
+//! A new timer waits in `fresh` until the wheel is next asked: then all new ones are put in their slots together. To
+//! put one in takes its slot and the slot's last timer, neither in the cache; together they are on their
+//! way at once. Those that are cancelled before never get there.
 
 use core::array::from_fn;
 use core::cell::Cell;
 use core::mem::size_of;
+use core::ptr::null;
 
 use crate::arch;
 use crate::sys::heap::Zeroed;
@@ -44,7 +49,10 @@ pub(crate) struct Timer {
 const WARM: usize = 256;
 
 /// How many cache lines behind a timer are touched when it fires.
-const NEAR: usize = 2;
+const NEAR: usize = 3;
+
+/// New timers that are put in their slots together.
+const TOGETHER: usize = 16;
 
 /// Stands for "not set" in `expires`.
 const NEVER: u64 = u64::MAX;
@@ -92,6 +100,15 @@ impl Slot {
         self.fill.set(if turn + 1 < RINGS { turn as u32 + 1 } else { 0 });
         // SAFETY: as the caller vouches.
         unsafe { self.rings[turn].push_back(link) };
+    }
+
+    /// Asks for the memory of the one that the next comes behind.
+    #[inline(always)]
+    fn warm_last(&self) {
+        let turn = if self.is_empty() { 0 } else { self.fill.get() as usize };
+        if let Some(last) = self.rings[turn].last() {
+            arch::prefetch(last.cast());
+        }
     }
 
     /// The first one.
@@ -144,6 +161,8 @@ pub(crate) struct Wheel {
     /// Every timer due at or before this tick has fired.
     now: Cell<u64>,
     count: Cell<usize>,
+    /// Set, and in no slot yet.
+    fresh: List,
     bitmap0: [Cell<u64>; SLOTS0 / 64],
     /// Which words of `bitmap0` are not zero.
     summary0: Cell<u64>,
@@ -173,7 +192,7 @@ impl Wheel {
         self.count.set(self.count.get() + 1);
         timer.expires.set(expires.max(self.now.get() + 1));
         // SAFETY: as the caller vouches.
-        unsafe { self.place(timer) };
+        unsafe { self.fresh.push_back(&timer.link) };
     }
 
     /// Takes a set timer out. (A fired one is out already: do not call it for those.)
@@ -182,17 +201,52 @@ impl Wheel {
         self.count.set(self.count.get() - 1);
     }
 
-    /// # Safety
-    /// As [`set`](Self::set).
-    unsafe fn place(&self, timer: &Timer) {
-        let expires = timer.expires.get();
+    /// Puts the new timers in their slots.
+    #[inline]
+    fn settle(&self) {
+        while !self.fresh.is_empty() {
+            self.settle_some();
+        }
+    }
+
+    #[inline(never)]
+    fn settle_some(&self) {
+        let mut taken = [(null::<Timer>(), null::<Slot>()); TOGETHER];
+        let mut count = 0;
+        while count < TOGETHER
+            && let Some(link) = self.fresh.pop_front()
+        {
+            // SAFETY: a timer's first member is its link, and a set timer is alive.
+            let timer = unsafe { &*link.cast::<Timer>() };
+            let slot = self.slot_for(timer);
+            arch::prefetch((&raw const *slot).cast());
+            taken[count] = (timer, slot);
+            count += 1;
+        }
+        for (_, slot) in &taken[..count] {
+            // SAFETY: one of the wheel's slots, from `slot_for`.
+            unsafe { (**slot).warm_last() };
+        }
+        for (timer, slot) in &taken[..count] {
+            // SAFETY: a set timer, taken out of `fresh` above.
+            let link = unsafe { &(**timer).link };
+            // SAFETY: one of the wheel's slots, from `slot_for`.
+            let slot = unsafe { &**slot };
+            // SAFETY: in no ring; it stays where it is until it fires or is cancelled.
+            unsafe { slot.push_back(link) };
+        }
+    }
+
+    /// The slot where a timer belongs, marked as one that has timers.
+    fn slot_for(&self, timer: &Timer) -> &Slot {
+        // (The wheel may have moved on since it was set.)
+        let expires = timer.expires.get().max(self.now.get() + 1);
         let ahead = expires - self.now.get();
         if ahead < SLOTS0 as u64 {
             let slot = (expires as usize) % SLOTS0;
             self.bitmap0[slot / 64].update(|bits| bits | 1 << (slot % 64));
             self.summary0.update(|words| words | 1 << (slot / 64));
-            // SAFETY: as the caller vouches.
-            return unsafe { self.slots0[slot].push_back(&timer.link) };
+            return &self.slots0[slot];
         }
         let mut level = 0;
         while level + 1 < LEVELS && ahead >= 1 << (shift(level) + BITS) {
@@ -202,8 +256,7 @@ impl Wheel {
         let furthest = self.now.get() + (1 << (shift(LEVELS - 1) + BITS)) - 1;
         let slot = (expires.min(furthest) >> shift(level)) as usize % SLOTS;
         self.bitmap[level].update(|bits| bits | 1 << slot);
-        // SAFETY: as the caller vouches.
-        unsafe { self.slots[level][slot].push_back(&timer.link) };
+        &self.slots[level][slot]
     }
 
     /// The next tick at which something has to be done, `None` with no timer set.
@@ -211,6 +264,7 @@ impl Wheel {
         if self.count.get() == 0 {
             return None;
         }
+        self.settle();
         let mut next = self.next_in_level0();
         for level in 0..LEVELS {
             if let Some(tick) = self.next_in(level) {
@@ -313,7 +367,7 @@ impl Wheel {
                 unsafe { self.slots0[due].push_back(&timer.link) };
             } else {
                 // SAFETY: as above.
-                unsafe { self.place(timer) };
+                unsafe { self.slot_for(timer).push_back(&timer.link) };
             }
         }
     }
@@ -321,6 +375,7 @@ impl Wheel {
     /// Takes all timers out.
     pub(crate) fn clear(&self, mut each: impl FnMut(*const Timer)) {
         let all = List::new();
+        all.append(&self.fresh);
         for slot in &self.slots0 {
             slot.append_to(&all);
         }

@@ -23,6 +23,7 @@ use core::ops::Deref;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use crate::arch;
 use crate::event::{Node, Reactor, Timer};
 use crate::routine::env::Env;
 use crate::routine::extra::Extra;
@@ -340,6 +341,12 @@ impl Co {
     #[inline(always)]
     pub(crate) fn as_ptr(self) -> *const Coroutine {
         self.0.as_ptr()
+    }
+
+    /// Asks for the block's memory.
+    #[inline(always)]
+    pub(crate) fn prefetch(self) {
+        arch::prefetch_lines(self.0.as_ptr().cast(), size_of::<Coroutine>().div_ceil(arch::CACHE_LINE));
     }
 
     /// Its place in the pool.

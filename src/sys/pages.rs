@@ -58,6 +58,16 @@ pub(crate) fn reserve_aligned(len: usize) -> Result<*mut u8, Errno> {
     Ok(start)
 }
 
+/// Lets the kernel use huge pages for these: for memory that is used whole, where a page of its own for every
+/// few objects would cost a walk of the page tables for each. A kernel that has none stays as it is.
+///
+/// # Safety
+/// The range is ours.
+pub(crate) unsafe fn use_huge_pages(at: *mut u8, len: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe { libc::madvise(at.cast(), len, libc::MADV_HUGEPAGE) };
+}
+
 /// Unmaps.
 ///
 /// # Safety
