@@ -367,16 +367,16 @@ impl Reactor {
             self.prefetch_next();
             // SAFETY: ready lists link timers of live control blocks.
             let co = unsafe { Co::from_timer(link.cast()) };
-            if !routine_run::resume_woken(co) && co.wait.state() == WaitState::Ready {
-                if co.pending() & RELEASED != 0 {
-                    // Another thread has released it; it is freed soon.
-                    continue;
-                }
-                if co.c_end.get() != 0 {
-                    // Ended by hand (cEnd = 1): it waits no more.
-                    wait::cancel(env, co);
-                    continue;
-                }
+            if co.pending() & RELEASED != 0 {
+                // Another thread has released it; it is freed soon.
+                continue;
+            }
+            if co.c_end.get() != 0 {
+                // Ended by hand (cEnd = 1): it waits no more.
+                wait::cancel(env, co);
+                continue;
+            }
+            if !routine_run::resume_woken(env, co) {
                 // No memory to bring it in: it stays ready, and others may give some back.
                 // SAFETY: just taken out of the batch.
                 env.guarded(|| unsafe { self.ready.push_back(&co.wait.timer.link) });

@@ -191,7 +191,7 @@ fn move_out(env: &Env, occupant: Co) -> bool {
     let start = live_start(occupant);
     let size = occupant.stack().stack_bp.get().addr() - start.addr();
     let old = occupant.save_size.get() as usize;
-    if occupant.save_buffer.get().is_null() || pool::rounded(old) != pool::rounded(size) {
+    if old != size && (occupant.save_buffer.get().is_null() || pool::rounded(old) != pool::rounded(size)) {
         let Some(buffer) = env.objects.alloc(size) else {
             log!("co_resume: no memory to save {size} bytes of coroutine {:p}", occupant.as_ptr());
             return false;

@@ -222,14 +222,7 @@ pub(crate) mod word {
 }
 
 impl Coroutine {
-    #[inline(always)]
-    pub(crate) fn word(&self) -> u64 {
-        let at = (&raw const *self).cast::<u8>().wrapping_add(offset_of!(Coroutine, c_start));
-        // SAFETY: eight initialised bytes of this block, 8-byte aligned (asserted above: 152).
-        u64::from_le(unsafe { at.cast::<u64>().read() })
-    }
-
-    /// In one store, which the next load of [`word`](Self::word) gets forwarded.
+    /// Sets the word of cStart and what follows: in one store, which gets forwarded to the next load of it.
     #[inline(always)]
     fn set_word(&self, word: u64) {
         let at = (&raw const *self).cast_mut().cast::<u8>().wrapping_add(offset_of!(Coroutine, c_start));

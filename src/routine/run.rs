@@ -13,13 +13,13 @@
 //! Everything else (copy stacks, misuse, exceptions in flight, releases of running coroutines) goes through the
 //! slow functions below, which begin anew. Nothing with a destructor lives across a switch.
 
-use core::ptr::{null, null_mut, without_provenance_mut};
+use core::ptr::{NonNull, null, null_mut, without_provenance_mut};
 
 use crate::arch;
 use crate::event;
 use crate::routine::copy;
 use crate::routine::coroutine::{
-    AT_END, Co, Coroutine, IN_FLIGHT, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState, word,
+    AT_END, Co, Coroutine, IN_FLIGHT, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState,
 };
 use crate::routine::env::{self, Env};
 use crate::sys::log::{fatal, log};
@@ -33,6 +33,10 @@ fn build_first_frame(co: Co) {
     co.c_start.set(1);
 }
 
+/// Where the running context is saved, and what to go on with: the last thing that whoever gets it does is
+/// the switch, with no frame of its own left. (A frame that is left without a return costs a misprediction.)
+type Step = (NonNull<*mut u8>, *mut u8);
+
 /// A resume that is not a usual one.
 ///
 /// # Safety
@@ -40,44 +44,45 @@ fn build_first_frame(co: Co) {
 #[inline(never)]
 pub(crate) unsafe extern "C-unwind" fn resume_slowly(co: *const Coroutine) {
     // SAFETY: as the caller vouches.
-    let Some(co) = (unsafe { Co::from_c(co) }) else {
-        return log!("co_resume: the coroutine is NULL");
-    };
-    try_resume(co);
+    if let Some((save, sp)) = step_into(unsafe { Co::from_c(co) }) {
+        // SAFETY: `step_into` found it suspended, or new with its first frame built, and its bytes in place.
+        unsafe { arch::switch(save.as_ptr(), sp) }
+    }
 }
 
-/// As [`arch::resume`]; false if `co` was not entered.
-pub(crate) fn try_resume(co: Co) -> bool {
+/// Makes `co` the running coroutine. `None`: that makes no sense, or the switch is done already.
+#[inline(never)]
+fn step_into(co: Option<Co>) -> Option<Step> {
+    let Some(co) = co else { return refuse("co_resume: the coroutine is NULL", None) };
     if co.is_main() || co.is_running() {
-        log!("co_resume: coroutine {:p} is running already", co.as_ptr());
-        return false;
+        return refuse("co_resume: running already: coroutine", Some(co));
     }
     if co.pending() & RELEASED != 0 {
         // Another thread has released it; this one will free it.
-        return false;
+        return None;
     }
-    let Some(env) = adopt(co) else { return false };
+    let env = adopt(co)?;
     let fresh = co.c_start.get() == 0;
     if fresh {
         make_new(env, co);
     } else if co.c_end.get() != 0 {
-        log!("co_resume: coroutine {:p} has ended", co.as_ptr());
-        return false;
+        return refuse("co_resume: it has ended: coroutine", Some(co));
     }
     let from = env.running();
     if co.on_copy_stack() {
         if copy::occupies_same_stack(from, co) {
             // We stand on the bytes that have to move.
             let Some(top) = env.service_top() else {
-                log!("co_resume: no memory to move coroutine {:p} to its stack", co.as_ptr());
-                return false;
+                env.refused.set(co.as_ptr());
+                return refuse("co_resume: no memory to move it to its stack: coroutine", Some(co));
             };
             // SAFETY: `top` ends a stack nobody runs on; the work returns `from` or `co`'s context.
             unsafe { arch::switch_on_service(from.sp.as_ptr(), top, resume_on_service, co.as_ptr()) };
-            return !core::ptr::eq(env.refused.replace(null()), co.as_ptr());
+            return None;
         }
         if !copy::bring_in(env, co) {
-            return false;
+            env.refused.set(co.as_ptr());
+            return None;
         }
     }
     if fresh {
@@ -86,21 +91,28 @@ pub(crate) fn try_resume(co: Co) -> bool {
     move_exceptions(env, from, &co);
     co.resumer.set(Some(Co::of(from)));
     env.set_running(&co);
-    // SAFETY: suspended, or new with its first frame built, and its bytes are in place.
-    unsafe { arch::switch(from.sp.as_ptr(), co.sp.get()) };
-    true
+    Some((NonNull::new(from.sp.as_ptr())?, co.sp.get()))
 }
 
-/// As [`arch::resume`], for the loop: `co` was woken. False if it was not entered.
-#[inline]
-pub(crate) fn resume_woken(co: Co) -> bool {
-    if co.word() & word::FOR_RESUME == word::SUSPENDED {
-        // SAFETY: a woken coroutine is alive. It is suspended on a private stack of its own, belongs to
-        // this loop's thread, and is not running: nothing in `resume` refuses it.
-        unsafe { arch::resume(co.as_ptr()) };
-        return true;
+/// Says why a resume does nothing. (Apart: what formats a message keeps a frame.)
+#[cold]
+#[inline(never)]
+fn refuse(why: &str, co: Option<Co>) -> Option<Step> {
+    match co {
+        Some(co) => log!("{why} {:p}", co.as_ptr()),
+        None => log!("{why}"),
     }
-    try_resume(co)
+    None
+}
+
+/// As [`arch::resume`], for the loop: `co` was woken. False if there was no memory to bring it in.
+#[inline]
+pub(crate) fn resume_woken(env: &Env, co: Co) -> bool {
+    env.refused.set(null());
+    // SAFETY: a woken coroutine is alive.
+    unsafe { arch::resume(co.as_ptr()) };
+    // (It may be gone by now, but then it was not refused.)
+    !core::ptr::eq(env.refused.get(), co.as_ptr())
 }
 
 /// The environment `co` runs in: this thread's. A coroutine that never ran may change hands.
@@ -195,12 +207,19 @@ pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize 
 /// A yield that is not a usual one.
 #[inline(never)]
 pub(crate) extern "C-unwind" fn yield_slowly() {
-    let Some(env) = env::current() else {
-        return log!("co_yield: this thread has no coroutines");
-    };
+    if let Some((save, sp)) = step_back() {
+        // SAFETY: the resumer is suspended and its bytes are in place.
+        unsafe { arch::switch(save.as_ptr(), sp) }
+    }
+}
+
+/// Makes the resumer the running coroutine. `None`: there is none, or the switch is done already.
+#[inline(never)]
+fn step_back() -> Option<Step> {
+    let Some(env) = env::current() else { return refuse("co_yield: this thread has no coroutines", None) };
     let from = env.running();
     let Some(to) = from.resumer.get() else {
-        return log!("co_yield: the main coroutine has nobody to yield to");
+        return refuse("co_yield: the main coroutine has nobody to yield to", None);
     };
     let released = from.pending() & RELEASE_SOON != 0;
     let move_here = copy::occupies_same_stack(from, to);
@@ -211,12 +230,12 @@ pub(crate) extern "C-unwind" fn yield_slowly() {
         let Some(top) = env.service_top() else {
             fatal(format_args!("colib: no memory for the stack to leave coroutine {:p} by", from));
         };
-        // SAFETY: as in `try_resume`; the work returns the resumer's context.
-        return unsafe { arch::switch_on_service(from.sp.as_ptr(), top, leave_on_service, from) };
+        // SAFETY: as in `step_into`; the work returns the resumer's context.
+        unsafe { arch::switch_on_service(from.sp.as_ptr(), top, leave_on_service, from) };
+        return None;
     }
     bring_back(env, to);
-    // SAFETY: the resumer is suspended and its bytes are in place.
-    unsafe { arch::switch(from.sp.as_ptr(), to.sp.get()) }
+    Some((NonNull::new(from.sp.as_ptr())?, to.sp.get()))
 }
 
 /// Puts a resumer's bytes back on its copy stack. It was moved out for one it resumed itself, so
@@ -329,6 +348,7 @@ pub(crate) fn swap(from: Co, to: Co) {
         // SAFETY: suspended, its bytes in place.
         unsafe { arch::switch(from.sp.as_ptr(), to.sp.get()) };
     } else {
-        try_resume(to);
+        // SAFETY: as the caller vouches, alive.
+        unsafe { arch::resume(to.as_ptr()) };
     }
 }

@@ -377,7 +377,8 @@ impl Central {
             }
             None => {
                 let at = chunk.fresh.get();
-                let object = NonNull::new((&raw const *chunk).cast_mut().cast::<u8>().wrapping_add(at as usize))?;
+                let object =
+                    NonNull::new((&raw const *chunk).cast_mut().cast::<u8>().wrapping_add(at as usize))?;
                 // (What lay there before must not look like an object in use.)
                 // SAFETY: inside the chunk, unused so far.
                 unsafe { make_free(object, null_mut()) };
