@@ -225,24 +225,49 @@ static const char *date(void)
     return text;
 }
 
+/* Text, and a number up to 999999, behind what waits to be sent. (printf would be the dearest part of an answer.) */
+static void put(struct stream *stream, const char *text)
+{
+    size_t length = strlen(text);
+
+    memcpy(stream->output + stream->pending, text, length);
+    stream->pending += length;
+}
+
+static void put_number(struct stream *stream, size_t number)
+{
+    char digits[7], *first = digits + sizeof(digits) - 1;
+
+    *first = 0;
+    do {
+        *--first = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0 && first > digits);
+    put(stream, first);
+}
+
 /* Puts an answer behind those that wait to be sent; false if the connection is lost. */
 static bool answer(struct stream *stream, int status, const struct request *request, const char *body)
 {
-    const char *connection = "";
-    int length;
-
-    if (!request->keep_alive)
-        connection = "Connection: close\r\n";
-    else if (request->http_1_0)
-        connection = "Connection: keep-alive\r\n";
-
     if (OUTPUT_SIZE - stream->pending < LONGEST_ANSWER && !flush_output(stream))
         return false;
-    length = snprintf(stream->output + stream->pending, LONGEST_ANSWER,
-                      "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n%s%s\r\n%s", status,
-                      reason_of(status), date(), strlen(body), status == 405 ? "Allow: GET, HEAD\r\n" : "", connection,
-                      request->head_only ? "" : body);
-    stream->pending += (size_t)length;
+    put(stream, "HTTP/1.1 ");
+    put_number(stream, (size_t)status);
+    put(stream, " ");
+    put(stream, reason_of(status));
+    put(stream, "\r\nDate: ");
+    put(stream, date());
+    put(stream, "\r\nContent-Type: text/plain\r\nContent-Length: ");
+    put_number(stream, strlen(body));
+    if (status == 405)
+        put(stream, "\r\nAllow: GET, HEAD");
+    if (!request->keep_alive)
+        put(stream, "\r\nConnection: close");
+    else if (request->http_1_0)
+        put(stream, "\r\nConnection: keep-alive");
+    put(stream, "\r\n\r\n");
+    if (!request->head_only)
+        put(stream, body);
     return true;
 }
 
