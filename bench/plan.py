@@ -77,9 +77,9 @@ GROUPS = [
     # A peer whose coroutines are large still gets through.
     scale("memory", "private", "1000000", peer_arguments=("private", "100000")),
     scale("memory", "copy", "1000000", peer_arguments=("copy", "100000")),
-    scale("blocked"),
-    scale("timers", "copy", "100000"),
-    scale("timers", "copy", "1000000"),
+    scale("blocked", rounds=3),
+    scale("timers", "copy", "100000", rounds=7),
+    scale("timers", "copy", "1000000", rounds=7),
     scale("allocations"),
     scale("memory-back"),
     Group("idle", ((SERVERS / "idle.py", "{round}"),), 1),

@@ -16,7 +16,7 @@ static long fires, early;
 static int64_t late_sum, late_max;
 static int64_t measure_from, measure_to;
 static double cpu_from, cpu_to;
-static double length = 3;
+static double length = 2;
 static const char *kind;
 static long count;
 
@@ -83,7 +83,7 @@ int main(int argc, char **argv)
     if (argc < 3 || (!copy && strcmp(argv[1], "private") != 0))
         fail("usage: timers private|copy COUNT [SECONDS]");
     kind = argv[1];
-    length = (double)number_argument(argc, argv, 3, 3);
+    length = (double)number_argument(argc, argv, 3, 2);
     need_memory_for("timers", count, copy ? 700 : 5000, copy ? 9500 : 26000);
     attributes.stack_size = 128 * 1024;
     if (copy && !(attributes.share_stack = co_alloc_sharestack(64, 128 * 1024)))

@@ -22,7 +22,7 @@ use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::log::log;
 use crate::sys::pages::PAGE;
-use crate::util::pool;
+use crate::util::{pool, size_class};
 
 /// A group of copy stacks, as C sees it (stShareStack_t).
 #[repr(C)]
@@ -191,7 +191,9 @@ fn move_out(env: &Env, occupant: Co) -> bool {
     let start = live_start(occupant);
     let size = occupant.stack().stack_bp.get().addr() - start.addr();
     let old = occupant.save_size.get() as usize;
-    if old != size && (occupant.save_buffer.get().is_null() || pool::rounded(old) != pool::rounded(size)) {
+    if old != size
+        && (occupant.save_buffer.get().is_null() || size_class::rounded(old) != size_class::rounded(size))
+    {
         let Some(buffer) = env.objects.alloc(size) else {
             log!("co_resume: no memory to save {size} bytes of coroutine {:p}", occupant.as_ptr());
             return false;
