@@ -451,21 +451,11 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
 /// `co` outlives the run.
 #[inline(always)]
 pub(crate) unsafe fn first_frame_at(top: *mut u8, co: *const Coroutine) -> *mut u8 {
-    let sp = top.wrapping_sub(2 * 8 + SAVED_WORDS * 8).cast::<usize>();
-    let frame: [usize; SAVED_WORDS + 2] = [
-        0,
-        0,
-        0,
-        0,
-        co.addr(),
-        0,
-        first_frame as *const () as usize,
-        // What a walker by frame pointers finds above the first frame.
-        0,
-        0,
-    ];
-    // SAFETY: the nine words end at `top`, inside the stack the caller vouches for.
-    unsafe { sp.cast::<[usize; SAVED_WORDS + 2]>().write(frame) };
+    let sp = top.wrapping_sub(SAVED_WORDS * 8).cast::<[usize; SAVED_WORDS]>();
+    // rbp is 0: a walker by frame pointers ends here.
+    let frame = [0, 0, 0, 0, co.addr(), 0, first_frame as *const () as usize];
+    // SAFETY: the words end at `top`, inside the stack the caller vouches for.
+    unsafe { sp.write(frame) };
     sp.cast()
 }
 

@@ -80,7 +80,7 @@ const _: () = {
     assert!(offset_of!(stCoRoutine_t, cIsMain) == offset_of!(Coroutine, c_is_main));
     assert!(offset_of!(stCoRoutine_t, cEnableSysHook) == offset_of!(Coroutine, c_enable_sys_hook));
     assert!(offset_of!(stCoRoutine_t, cIsShareStack) == offset_of!(Coroutine, c_is_share_stack));
-    assert!(offset_of!(stCoRoutine_t, pvEnv) == offset_of!(Coroutine, pv_env));
+    assert!(offset_of!(stCoRoutine_t, pvEnv) == offset_of!(Coroutine, extra));
     assert!(offset_of!(stCoRoutine_t, stack_mem) == offset_of!(Coroutine, stack_mem));
     assert!(offset_of!(stCoRoutine_t, stack_sp) == offset_of!(Coroutine, stack_sp));
     assert!(offset_of!(stCoRoutine_t, save_size) == offset_of!(Coroutine, save_size));

@@ -78,6 +78,9 @@ fn receive_until(
 /// In `wait.count`: a recv, not a read. (No flag of recv has this bit.)
 const BY_RECV: u32 = 1 << 31;
 
+/// What the kernel reads at most in one call, whatever length it is given.
+const LONGEST: size_t = 0x7fff_f000;
+
 /// Begins to wait for bytes that [`goes_on`] will receive; false: it cannot be done this way. A function of
 /// its own: its caller must have nothing on its stack when it yields.
 #[inline(never)]
@@ -99,7 +102,7 @@ fn receives_without_frame(
         return false;
     }
     co.wait.more.set(buf);
-    co.io_len.set(len);
+    co.io_len.set(len.min(LONGEST) as u32);
     co.wait.count.set(how | dont_wait(record) as u32);
     true
 }
@@ -113,7 +116,7 @@ unsafe extern "C-unwind" fn goes_on() -> ssize_t {
     let happened = event::end_one(env);
     let co = env.running();
     let (fd, buf, len, how) =
-        (co.wait.node.fd(), co.wait.more.replace(null_mut()), co.io_len.get(), co.wait.count.replace(0));
+        (co.wait.node.fd(), co.wait.more.replace(null_mut()), co.io_len.get() as size_t, co.wait.count.replace(0));
     // SAFETY: the buffer and length the program gave, kept since `receives_without_frame`.
     let got = unsafe { try_receive(how, fd, buf, len) };
     let Some(record) = fd_table::get(fd) else { return got };

@@ -1,4 +1,4 @@
-//! The control block: one object of 224 bytes per coroutine, all that a switch or a wait needs.
+//! The control block: one object of 208 bytes per coroutine, all that a switch or a wait needs.
 //!
 //! ```text
 //!     0  env  pfn  arg                      as the original's stCoRoutine_t
@@ -6,10 +6,11 @@
 //!        │ sp, resumer, exceptions, wait (timer, node, loop, outcome)
 //!   136  └ ss_size  ss_sp                   as the original's
 //!   152  cStart cEnd cIsMain cEnableSysHook cIsShareStack   pending
-//!   160  pvEnv  stack_mem  stack_sp  save_size  save_buffer as the original's
+//!   160  pvEnv: here the extras, the other specifics and whatever few coroutines need
+//!   168  stack_mem  stack_sp  save_size     as the original's
+//!   188  io_len: with wait.more and wait.count, a read that waits without a frame
+//!   192  save_buffer                        as the original's
 //!   200  aSpec[0]
-//!   208  extra: the other specifics and whatever few coroutines need
-//!   216  io_len: with wait.more and wait.count, a read that waits without a frame
 //! ```
 //!
 //! cStart and cEnd are the truth for "new" and "ended": programs write them. "Running" is a non-null
@@ -151,17 +152,15 @@ pub(crate) struct Coroutine {
     pub(crate) c_is_share_stack: Cell<i8>,
     pending: AtomicU8,
     spare: [u8; 2],
-    /// The environment variables private to this coroutine.
-    pub(crate) pv_env: Cell<*mut c_void>,
+    /// What few coroutines need, null in most.
+    pub(crate) extra: Cell<*mut Extra>,
     pub(crate) stack_mem: Cell<*const StackMem>,
     pub(crate) stack_sp: Cell<*mut u8>,
     pub(crate) save_size: Cell<u32>,
-    spare2: u32,
+    /// Bytes that a read without frame wants.
+    pub(crate) io_len: Cell<u32>,
     pub(crate) save_buffer: Cell<*mut u8>,
     pub(crate) spec0: Cell<*mut c_void>,
-    pub(crate) extra: Cell<*mut Extra>,
-    /// Bytes that a read without frame wants.
-    pub(crate) io_len: Cell<usize>,
 }
 
 const _: () = {
@@ -172,7 +171,7 @@ const _: () = {
     assert!(offset_of!(Coroutine, c_start) == 152);
     assert!(offset_of!(Coroutine, c_enable_sys_hook) == 155);
     assert!(offset_of!(Coroutine, pending) == 157);
-    assert!(offset_of!(Coroutine, pv_env) == 160);
+    assert!(offset_of!(Coroutine, extra) == 160);
     assert!(offset_of!(Coroutine, save_buffer) == 192);
     assert!(offset_of!(Coroutine, spec0) == 200);
 };
@@ -289,7 +288,6 @@ impl Coroutine {
             && !self.on_copy_stack()
             && self.pending() == 0
             && self.extra.get().is_null()
-            && self.pv_env.get().is_null()
     }
 
     /// As if it had just been made: for one that was plain. What is left of its last life is the library's

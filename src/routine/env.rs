@@ -421,7 +421,6 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
     env.stacks.shrink(0);
     env.objects.flush();
     crate::routine::extra::drop_of(Co::of(&env.main));
-    crate::routine::environ::drop_of(Co::of(&env.main));
     thread::set_slot(null_mut());
     let left = ENVS.lock.with(|| {
         env.alive.store(false, Ordering::Relaxed);

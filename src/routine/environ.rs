@@ -1,13 +1,14 @@
 //! Environment variables private to a coroutine: the names given to co_set_env_list.
 //!
-//! The list is process-wide and set once. A coroutine's values hang at `pvEnv`, one slot a name, null
+//! The list is process-wide and set once. A coroutine's values hang at its extras, one slot a name, null
 //! while unset. Called by `hook::env`.
 
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_char};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::routine::coroutine::Co;
+use crate::routine::extra::{self, Extra};
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 
@@ -94,30 +95,35 @@ fn place_of(name: &CStr) -> Option<usize> {
 
 /// The values of `co`, made on first use.
 fn values(co: Co) -> Option<*mut *mut c_char> {
-    if co.pv_env.get().is_null() {
+    let variables = &extra::of(co)?.variables;
+    if variables.get().is_null() {
         // SAFETY: a name was found, so there is a list.
         let count = unsafe { (*NAMES.load(Ordering::Acquire)).count };
-        // One more: a null behind the last, never written, for nobody; and a length for `drop_of`.
-        let made = heap::alloc_array::<*mut c_char>(count + 1)?;
-        co.pv_env.set(made.as_ptr().cast::<c_void>());
+        variables.set(heap::alloc_array::<*mut c_char>(count)?.as_ptr());
     }
-    Some(co.pv_env.get().cast())
+    Some(variables.get())
+}
+
+/// The values of `co`, null if it has none.
+fn values_if_any(co: Co) -> *mut *mut c_char {
+    extra::if_any(co).map_or(null_mut(), |extra| extra.variables.get())
 }
 
 /// The private value of `name`: `None` if the name is not private, null if it is unset.
 pub(crate) fn get(co: Co, name: &CStr) -> Option<*mut c_char> {
     let place = place_of(name)?;
-    if co.pv_env.get().is_null() {
+    let values = values_if_any(co);
+    if values.is_null() {
         return Some(null_mut());
     }
     // SAFETY: one value a name.
-    Some(unsafe { *co.pv_env.get().cast::<*mut c_char>().wrapping_add(place) })
+    Some(unsafe { *values.wrapping_add(place) })
 }
 
 /// Sets (or with `None` unsets) a private value. `None`: the name is not private.
 pub(crate) fn set(co: Co, name: &CStr, value: Option<&CStr>, overwrite: bool) -> Option<Result<(), Errno>> {
     let place = place_of(name)?;
-    if value.is_none() && co.pv_env.get().is_null() {
+    if value.is_none() && values_if_any(co).is_null() {
         return Some(Ok(()));
     }
     let Some(values) = values(co) else { return Some(Err(Errno(libc::ENOMEM))) };
@@ -143,8 +149,8 @@ pub(crate) fn set(co: Co, name: &CStr, value: Option<&CStr>, overwrite: bool) ->
 }
 
 /// Frees a coroutine's values.
-pub(crate) fn drop_of(co: Co) {
-    let Some(values) = NonNull::new(co.pv_env.replace(null_mut()).cast::<*mut c_char>()) else { return };
+pub(super) fn drop_of(extra: &Extra) {
+    let Some(values) = NonNull::new(extra.variables.replace(null_mut())) else { return };
     // SAFETY: there are values, so there is a list.
     let count = unsafe { (*NAMES.load(Ordering::Acquire)).count };
     // SAFETY: one value a name, as `values` made them.

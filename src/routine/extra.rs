@@ -1,11 +1,12 @@
-//! What few coroutines need, allocated when used: the specifics past the first, and the buffers
-//! behind the calls that return static storage.
+//! What few coroutines need, allocated when used: the specifics past the first, private environment variables
+//! (`environ`), and the buffers behind the calls that return static storage. C sees its address as `pvEnv`.
 
 use core::cell::Cell;
-use core::ffi::c_void;
+use core::ffi::{c_char, c_void};
 use core::ptr::NonNull;
 
 use crate::routine::coroutine::Co;
+use crate::routine::environ;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 
@@ -20,6 +21,8 @@ const PARTS: usize = SPECIFICS / PART;
 #[repr(C)]
 pub(crate) struct Extra {
     parts: [Cell<*mut [Cell<*mut c_void>; PART]>; PARTS],
+    /// `environ`'s values.
+    pub(super) variables: Cell<*mut *mut c_char>,
     /// The result of the last gethostbyname, and how to free it.
     host: Cell<*mut c_void>,
     /// This coroutine's `struct __res_state`.
@@ -43,16 +46,19 @@ pub(crate) fn of(co: Co) -> Option<&'static Extra> {
     Some(unsafe { &*co.extra.get() })
 }
 
+/// The coroutine's extras, if it has any.
+pub(super) fn if_any(co: Co) -> Option<&'static Extra> {
+    // SAFETY: null, or as in `of`.
+    unsafe { co.extra.get().as_ref() }
+}
+
 /// co_getspecific in a coroutine.
 pub(crate) fn get_specific(co: Co, key: usize) -> *mut c_void {
     if key == 0 {
         return co.spec0.get();
     }
-    if key >= SPECIFICS || co.extra.get().is_null() {
-        return core::ptr::null_mut();
-    }
-    // SAFETY: not null, and alive as long as the coroutine.
-    let part = unsafe { (*co.extra.get()).parts[key / PART].get() };
+    let Some(extra) = if_any(co).filter(|_| key < SPECIFICS) else { return core::ptr::null_mut() };
+    let part = extra.parts[key / PART].get();
     if part.is_null() {
         return core::ptr::null_mut();
     }
@@ -106,6 +112,7 @@ pub(crate) fn drop_of(co: Co) {
         // SAFETY: null or from the C heap.
         unsafe { libc::free(part.get().cast()) };
     }
+    environ::drop_of(parts);
     // SAFETY: null or from the C heap.
     unsafe { libc::free(parts.host.get()) };
     // SAFETY: null or from the C heap.

@@ -228,9 +228,6 @@ fn dispose(mine: Option<&Env>, co: Co) {
     if !co.extra.get().is_null() {
         extra::drop_of(co);
     }
-    if !co.pv_env.get().is_null() {
-        environ::drop_of(co);
-    }
     let mine_too = mine.filter(|env| core::ptr::eq(owner, *env));
     if let Some(env) = mine_too {
         env.count_one_less(co);

@@ -30,7 +30,7 @@ const TRACKED: usize = size_class::COUNT;
 const CLASSES: usize = TRACKED + 1;
 
 /// Bytes of a tracked object.
-pub(crate) const TRACKED_SIZE: usize = 224;
+pub(crate) const TRACKED_SIZE: usize = 208;
 
 const CHUNK: usize = 64 * 1024;
 /// Memory comes from the kernel in regions, of huge pages once there are so many that a page more or less
