@@ -27,7 +27,7 @@ use crate::routine::{Co, Coroutine};
 use crate::sys::epoll;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
-use crate::util::list::{Link, List};
+use crate::util::list::{Link, Ring};
 
 /// One waiter at one descriptor (or in a condition's queue).
 #[repr(C)]
@@ -72,24 +72,26 @@ const NODE_IN_BLOCK: usize = offset_of!(Coroutine, wait) + offset_of!(Wait, node
 /// Reported whether or not they were asked for.
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 /// What poll(2) can ask epoll for.
-const ASKABLE: u32 = 0x27ff;
+const ASKABLE: u16 = 0x27ff;
 /// In `armed`: the descriptor is in the epoll set (possibly for no event but errors).
-const IN_SET: u32 = 1 << 31;
+const IN_SET: u16 = 1 << 15;
 /// A wait that trusts an earlier registration began; an audit has seen it since.
 const TRUST_NEW: u8 = 1;
 const TRUST_OLD: u8 = 2;
 /// After so many events in a row the next wait makes sure of its registration.
-const VERIFY_AFTER: u16 = 512;
+const VERIFY_AFTER: u8 = 255;
 
 #[repr(C)]
 pub(crate) struct Registration {
-    waiters: List,
-    armed: Cell<u32>,
+    waiters: Ring,
     generation: Cell<u32>,
-    fired: Cell<u16>,
+    armed: Cell<u16>,
+    fired: Cell<u8>,
     /// Somebody waits on the word of an earlier registration: how long it has lasted.
     trust: Cell<u8>,
 }
+
+const _: () = assert!(size_of::<Registration>() == 16 && ASKABLE & IN_SET == 0);
 
 // SAFETY: no waiters, not in the set.
 unsafe impl Zeroed for Registration {}
@@ -195,9 +197,9 @@ fn data(fd: c_int, generation: u32) -> u64 {
 }
 
 impl Registration {
-    fn wanted(&self) -> u32 {
+    fn wanted(&self) -> u16 {
         let mut wanted = 0;
-        self.each_node(|node| wanted |= u32::from(node.events.get()));
+        self.each_node(|node| wanted |= node.events.get());
         wanted & ASKABLE
     }
 
@@ -240,7 +242,7 @@ impl Reactor {
             entry.generation.set(generation);
             entry.armed.set(0);
         }
-        let wanted = entry.wanted() | u32::from(node.events.get()) & ASKABLE;
+        let wanted = entry.wanted() | node.events.get() & ASKABLE;
         let stays = !slot.record.load(Ordering::Acquire).is_null();
         let armed = entry.armed.get();
         if stays && armed != 0 && wanted & !armed == 0 && entry.fired.get() < VERIFY_AFTER {
@@ -256,7 +258,7 @@ impl Reactor {
     }
 
     /// Brings the epoll set in line with `wanted`.
-    fn arm(&self, fd: c_int, slot: &Slot, entry: &Registration, wanted: u32) -> Result<(), Refused> {
+    fn arm(&self, fd: c_int, slot: &Slot, entry: &Registration, wanted: u16) -> Result<(), Refused> {
         let data = data(fd, entry.generation.get());
         let mut tries = 0;
         loop {
@@ -266,7 +268,7 @@ impl Reactor {
                 _ => (libc::EPOLL_CTL_MOD, true),
             };
             tries += 1;
-            match epoll::ctl(epfd, op, fd, wanted, data) {
+            match epoll::ctl(epfd, op, fd, wanted.into(), data) {
                 Ok(()) => {
                     entry.armed.set(wanted | IN_SET);
                     self.note_loop(slot);
@@ -306,9 +308,9 @@ impl Reactor {
         if !node.link.is_linked() {
             return;
         }
-        node.link.unlink();
         let fd = node.fd();
         let Some(entry) = self.registrations.get(fd) else { return };
+        entry.waiters.remove(&node.link);
         if !entry.waiters.is_empty() {
             return;
         }
@@ -368,7 +370,7 @@ impl Reactor {
         }
         let wanted = entry.wanted();
         let data = data(fd, entry.generation.get());
-        match epoll::ctl(self.epoll_fd_if_any(), libc::EPOLL_CTL_MOD, fd, wanted, data) {
+        match epoll::ctl(self.epoll_fd_if_any(), libc::EPOLL_CTL_MOD, fd, wanted.into(), data) {
             Ok(()) => entry.armed.set(wanted | IN_SET),
             Err(_) => self.want_rebuild(),
         }
@@ -415,7 +417,7 @@ impl Reactor {
             entry.trust.set(0);
             let armed = entry.armed.get() & !IN_SET;
             let data = data(fd, entry.generation.get());
-            if epoll::ctl(epfd, libc::EPOLL_CTL_MOD, fd, armed, data).is_err() {
+            if epoll::ctl(epfd, libc::EPOLL_CTL_MOD, fd, armed.into(), data).is_err() {
                 self.want_rebuild();
             }
         });
@@ -433,7 +435,7 @@ impl Reactor {
                 return;
             }
             let wanted = entry.wanted();
-            match epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fd, wanted, data(fd, entry.generation.get())) {
+            match epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fd, wanted.into(), data(fd, entry.generation.get())) {
                 Ok(()) => entry.armed.set(wanted | IN_SET),
                 Err(Errno(libc::EBADF | libc::EPERM)) => entry.wake_closed(),
                 // No memory for it now: the next round tries again.

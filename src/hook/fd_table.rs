@@ -4,10 +4,11 @@
 //! it. It hangs at the number's slot (`event::slot`). Records come from a list that never shrinks, so a
 //! thread that still looks at one while another closes the number reads old values, not freed memory.
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::mem::size_of;
+use core::ptr::{null_mut, with_exposed_provenance_mut};
+use core::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use crate::event;
 use crate::sys::errno::Errno;
@@ -25,21 +26,22 @@ const FILLED: u32 = 4;
 pub(super) const WRITE_TIMEOUT_SET: u32 = 8;
 
 /// Reads in a row that may go without a pass through the loop.
-const STREAK: u32 = 64;
+const STREAK: u16 = 64;
 
 /// What the hooks know.
 #[repr(C)]
 pub(super) struct Record {
+    /// Milliseconds to read in the lower half, to write in the upper, each negative: for ever. Of a free record
+    /// the address of the next: a thread that still looks sees a time that means nothing.
+    times: AtomicU64,
     users: AtomicU32,
-    flags: AtomicU32,
-    /// Milliseconds, negative: for ever.
-    read_ms: AtomicI32,
-    write_ms: AtomicI32,
-    streak: AtomicU32,
-    next_free: Cell<*mut Record>,
+    flags: AtomicU16,
+    streak: AtomicU16,
 }
 
-// SAFETY: numbers and a null pointer.
+const _: () = assert!(size_of::<Record>() == 16);
+
+// SAFETY: numbers.
 unsafe impl Zeroed for Record {}
 
 struct FreeList {
@@ -73,46 +75,58 @@ impl Record {
                 for i in 0..BATCH {
                     let record = fresh.as_ptr().wrapping_add(i);
                     // SAFETY: BATCH records; never freed.
-                    unsafe { (*record).next_free.set(*first) };
+                    unsafe { (*record).set_next(*first) };
                     *first = record;
                 }
             }
             let record = *first;
             // SAFETY: a free record.
-            *first = unsafe { (*record).next_free.get() };
+            *first = unsafe { (*record).next() };
             Some(record)
         })?;
         // SAFETY: records are never freed.
         let this = unsafe { &*record };
         this.users.store(1, Ordering::Relaxed);
-        this.flags.store(flags, Ordering::Relaxed);
-        this.read_ms.store(DEFAULT_READ_MS.load(Ordering::Relaxed), Ordering::Relaxed);
-        this.write_ms.store(DEFAULT_WRITE_MS.load(Ordering::Relaxed), Ordering::Relaxed);
+        this.flags.store(flags as u16, Ordering::Relaxed);
+        this.set_times(DEFAULT_READ_MS.load(Ordering::Relaxed), DEFAULT_WRITE_MS.load(Ordering::Relaxed));
         this.streak.store(0, Ordering::Relaxed);
         Some(record)
     }
 
+    fn next(&self) -> *mut Record {
+        with_exposed_provenance_mut(self.times.load(Ordering::Relaxed) as usize)
+    }
+
+    fn set_next(&self, next: *mut Record) {
+        self.times.store(next.expose_provenance() as u64, Ordering::Relaxed);
+    }
+
     #[inline(always)]
     pub(super) fn has(&self, flag: u32) -> bool {
-        self.flags.load(Ordering::Relaxed) & flag != 0
+        u32::from(self.flags.load(Ordering::Relaxed)) & flag != 0
     }
 
     pub(super) fn put(&self, flag: u32, on: bool) {
         if on {
-            self.flags.fetch_or(flag, Ordering::Relaxed);
+            self.flags.fetch_or(flag as u16, Ordering::Relaxed);
         } else {
-            self.flags.fetch_and(!flag, Ordering::Relaxed);
+            self.flags.fetch_and(!flag as u16, Ordering::Relaxed);
         }
     }
 
     #[inline]
     pub(super) fn read_ms(&self) -> c_int {
-        self.read_ms.load(Ordering::Relaxed)
+        self.times.load(Ordering::Relaxed) as c_int
     }
 
     #[inline]
     pub(super) fn write_ms(&self) -> c_int {
-        self.write_ms.load(Ordering::Relaxed)
+        (self.times.load(Ordering::Relaxed) >> 32) as c_int
+    }
+
+    fn set_times(&self, read_ms: c_int, write_ms: c_int) {
+        let times = u64::from(write_ms.cast_unsigned()) << 32 | u64::from(read_ms.cast_unsigned());
+        self.times.store(times, Ordering::Relaxed);
     }
 
     /// SO_RCVTIMEO (or SO_SNDTIMEO) was set: zero means for ever.
@@ -127,10 +141,10 @@ impl Record {
             c_int::try_from(ms).unwrap_or(c_int::MAX)
         };
         if write {
-            self.write_ms.store(ms, Ordering::Relaxed);
+            self.set_times(self.read_ms(), ms);
             self.put(WRITE_TIMEOUT_SET, true);
         } else {
-            self.read_ms.store(ms, Ordering::Relaxed);
+            self.set_times(ms, self.write_ms());
         }
     }
 
@@ -238,7 +252,7 @@ fn drop_user(record: *mut c_void) {
         FREE.lock.with(|| {
             // SAFETY: the lock is held.
             let first = unsafe { &mut *FREE.first.get() };
-            this.next_free.set(*first);
+            this.set_next(*first);
             *first = record;
         });
     }
@@ -253,8 +267,7 @@ pub(crate) fn set_timeouts(fd: c_int, read_ms: c_int, write_ms: c_int) -> Result
         return Ok(());
     }
     let record = get(fd).ok_or(Errno(libc::EBADF))?;
-    record.read_ms.store(read, Ordering::Relaxed);
-    record.write_ms.store(write, Ordering::Relaxed);
+    record.set_times(read, write);
     record.put(WRITE_TIMEOUT_SET, true);
     Ok(())
 }

@@ -153,6 +153,68 @@ impl List {
     }
 }
 
+/// A ring without a head, known by its first member: half the size of a [`List`], but who takes a member out
+/// must have the ring at hand ([`Link::unlink`] alone will not do).
+#[repr(transparent)]
+pub(crate) struct Ring(Cell<*const Link>);
+
+impl Ring {
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.get().is_null()
+    }
+
+    /// # Safety
+    /// `link` is in no ring, and stays where it is until it is taken out.
+    #[inline(always)]
+    pub(crate) unsafe fn push_back(&self, link: *const Link) {
+        // SAFETY: the caller's link is alive.
+        let new = unsafe { &*link };
+        // SAFETY: null or a member, which is alive.
+        let Some(first) = (unsafe { self.0.get().as_ref() }) else {
+            new.prev.set(link);
+            new.next.set(link);
+            return self.0.set(link);
+        };
+        let last = first.prev.replace(link);
+        new.prev.set(last);
+        new.next.set(first);
+        // SAFETY: a member is alive.
+        unsafe { (*last).next.set(link) };
+    }
+
+    /// Takes a member out.
+    #[inline(always)]
+    pub(crate) fn remove(&self, link: &Link) {
+        if core::ptr::eq(self.0.get(), link) {
+            let next = link.next.get();
+            self.0.set(if core::ptr::eq(next, link) { null() } else { next });
+        }
+        link.unlink();
+    }
+
+    #[inline(always)]
+    pub(crate) fn first(&self) -> Option<*const Link> {
+        Some(self.0.get()).filter(|first| !first.is_null())
+    }
+
+    /// The member after `link`, which is in this ring.
+    #[inline(always)]
+    pub(crate) fn after(&self, link: *const Link) -> Option<*const Link> {
+        // SAFETY: a member is alive.
+        let next = unsafe { (*link).next.get() };
+        if core::ptr::eq(next, self.0.get()) { None } else { Some(next) }
+    }
+
+    /// Takes the first member out.
+    pub(crate) fn pop_front(&self) -> Option<*const Link> {
+        let first = self.first()?;
+        // SAFETY: a member is alive.
+        self.remove(unsafe { &*first });
+        Some(first)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,5 +260,23 @@ mod tests {
         a.append(&b);
         assert!(b.is_empty());
         assert_eq!(order(&a, &links), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_ring_keeps_its_order_whoever_is_taken_out() {
+        let ring = Ring(Cell::new(null()));
+        let links = [const { Link::new() }; 4];
+        for out in 0..4 {
+            for link in &links {
+                // SAFETY: the links outlive the ring's use, and are taken out below.
+                unsafe { ring.push_back(link) };
+            }
+            ring.remove(&links[out]);
+            assert!(!links[out].is_linked());
+            for (i, link) in links.iter().enumerate().filter(|&(i, _)| i != out) {
+                assert!(ring.pop_front().is_some_and(|first| core::ptr::eq(first, link)), "{i} without {out}");
+            }
+            assert!(ring.is_empty() && ring.pop_front().is_none());
+        }
     }
 }
