@@ -10,6 +10,7 @@
 #   make docs-table  rewrites the table of symbols in docs/COMPAT.md
 #   make million     a million TCP connections; make ten-million: as many suspended coroutines
 #   make bench-docs  make bench, and rewrites what docs/PERFORMANCE.md says of it
+#   make bench-profile  where an echo server's time goes, beside one on raw epoll
 #   make lint        formatting and clippy
 #
 # CC, CXX, CFLAGS, CXXFLAGS, LDFLAGS, CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET, PREFIX, LIBDIR,
@@ -57,7 +58,7 @@ EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
 EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
 
 .PHONY: all lib examples headers docs-table deps test run install uninstall clean fmt-check lint cargo-build \
-	bench bench-docs million ten-million
+	bench bench-docs bench-profile million ten-million
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -114,6 +115,12 @@ bench bench-docs: lib
 	@CARGO='$(CARGO)' scripts/install-deps.sh bench
 	@$(MAKE) --no-print-directory -C bench CARGO='$(CARGO)' BENCH_PEER='$(abspath $(BENCH_PEER))'
 	@BENCH_PEER='$(abspath $(BENCH_PEER))' $(PYTHON) bench/run.py $(if $(filter bench-docs,$@),--docs) $(BENCH_ARGS)
+
+bench-profile: lib
+	@CARGO='$(CARGO)' scripts/install-deps.sh bench
+	@$(MAKE) --no-print-directory -C bench CARGO='$(CARGO)'
+	@for connections in 50 1000; do for server in "echo_co plain" echo_epoll; do \
+		$(PYTHON) bench/servers/echo_profile.py $$connections 4 $$server || exit 1; done; done
 
 million ten-million: lib
 	@$(MAKE) --no-print-directory -C bench/scale $@

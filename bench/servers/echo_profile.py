@@ -29,7 +29,7 @@ def main():
         data = Path(folder) / "perf.data"
         load = Load(stack, [PROGRAMS / program, *arguments], connections)
         load.slice("cpu", SLICE_MS, record=False)
-        record = ["perf", "record", "-q", "-F", "4000", "-e", "cpu-clock", "-o", data, "-p", str(load.server_pid)]
+        record = ["perf", "record", "-q", "--no-buildid", "--proc-map-timeout", "5000", "-F", "4000", "-e", "cpu-clock", "-o", data, "-p", str(load.server_pid)]
         record += ["sleep", str(seconds)]
         perf = subprocess.Popen(record)
         while perf.poll() is None:
