@@ -7,7 +7,7 @@
 #                    BENCH_PEER=PREFIX adds a library with libco's headers and libcolib.a under PREFIX
 #   make install     into $(DESTDIR)$(PREFIX); make uninstall takes it out again
 #   make headers     rewrites include/ from the Rust source
-#   make docs-table  rewrites the table of symbols in docs/COMPAT.md
+#   make docs-table  rewrites the tables of symbols and hooks in docs/COMPAT.md and docs/HOOKS.md
 #   make million     a million TCP connections; make ten-million: as many suspended coroutines
 #   make bench-docs  make bench, and rewrites what docs/PERFORMANCE.md says of it
 #   make bench-profile  where an echo server's time goes, beside one on raw epoll
@@ -98,7 +98,7 @@ headers:
 	COLIB_WRITE_HEADERS=1 $(RUN_CARGO) test --test headers
 
 docs-table:
-	COLIB_WRITE_DOCS=1 $(RUN_CARGO) test --test compat_doc
+	COLIB_WRITE_DOCS=1 $(RUN_CARGO) test --test compat_doc --test hooks_doc
 
 deps:
 	@CARGO='$(CARGO)' scripts/install-deps.sh test

@@ -307,6 +307,32 @@ int co_accept(int fd, struct sockaddr *addr, socklen_t *len);
 int co_set_timeout(int fd, int read_ms, int write_ms);
 
 /**
+ * Chooses which of the added hooks are on, in all threads, from now on; the environment variable
+ * LIBCO_HOOKS takes the same words when the program starts. words: separated by commas: default (what is
+ * on without a word: libco's hooks and the names calls), all, libco (libco's hooks alone, and a read
+ * time-out of 0 ends at once, as there), or the name of a hook, with a - in front to leave it out:
+ * "all,-sleep,-accept". docs/HOOKS.md lists them. Hooks beyond libco's are off unless asked for: code that
+ * holds a mutex across one of those calls deadlocks if another coroutine runs meanwhile. Not in libco.
+ *
+ * Returns 0, or -1 with errno EINVAL (words is NULL, or has a word that is none of these); then nothing has
+ * changed.
+ *
+ * Requires:
+ * words is NULL or a string.
+ */
+int co_set_hooks(const char *words);
+
+/**
+ * Makes a descriptor known to the hooks that they do not know: made before hooks were on, by another
+ * library, inherited. Its mode is left as it is; reads and writes on it in a coroutine with hooks on are
+ * cooperative from now on, with time-outs for ever (co_set_timeout sets others). Not in libco.
+ *
+ * Returns 0 (also if the hooks know it already), or -1 with errno EBADF, EPERM (a file that cannot be waited
+ * for) or ENOMEM.
+ */
+int co_hook_fd(int fd);
+
+/**
  * Sends the library's messages (misuse, lack of memory) of all threads to handler; NULL: nowhere, or to standard error
  * if LIBCO_LOG=1 is in the environment when the program starts. Not in libco, which prints nothing.
  */

@@ -14,3 +14,7 @@ mod routine;
 mod arch;
 mod sys;
 mod util;
+
+/// The table of hooks, for the documentation's test.
+#[doc(hidden)]
+pub use hook::choice::{ENTRIES as HOOKS, Entry as HookEntry, Set as HookSet};

@@ -44,6 +44,12 @@ extern "C" fn load() {
     let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_LOG".as_ptr()) };
     // SAFETY: not null: a string of the environment.
     log::configure((!wish.is_null()).then(|| unsafe { CStr::from_ptr(wish) }));
+    // SAFETY: as above.
+    let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_HOOKS".as_ptr()) };
+    if !wish.is_null() {
+        // SAFETY: a string of the environment.
+        hook::choice::configure(unsafe { CStr::from_ptr(wish) }.to_bytes());
+    }
     capi::connect_log_shim();
     let (before, parent, child) = (before_fork, after_fork_in_parent, after_fork_in_child);
     // SAFETY: plain functions of this library, which the C library forgets if it unloads it.

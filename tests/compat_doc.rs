@@ -17,6 +17,7 @@ fn table() -> String {
             "yes" => "exported, also as plain C name",
             "new" => "new, not in libco",
             "alias" => "hooked: another name of a hooked call",
+            "added" => "hooked, see docs/HOOKS.md",
             "noticed" => "plain, but the hooks notice the number",
             "inline" => "inline in our header",
             "no" => "left out: an internal that no known program calls",

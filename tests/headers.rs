@@ -15,7 +15,12 @@ fn generate(header: &str) -> String {
     let config = cbindgen::Config::from_file(root().join(format!("cbindgen/{header}.toml"))).unwrap();
     let source = root().join(format!("src/capi/{header}.rs"));
     let mut text = Vec::new();
-    cbindgen::Builder::new().with_config(config).with_src(source).generate().unwrap().write(&mut text);
+    let mut builder = cbindgen::Builder::new().with_config(config).with_src(source);
+    let more = root().join(format!("src/capi/{header}_hooks.rs"));
+    if more.exists() {
+        builder = builder.with_src(more);
+    }
+    builder.generate().unwrap().write(&mut text);
     // Rust's conditions on the arguments, in words a C reader knows.
     String::from_utf8(text).unwrap().replace(" * # Safety\n", " * Requires:\n")
 }

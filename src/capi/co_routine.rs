@@ -3,15 +3,15 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{NonNull, null_mut};
 
-use libc::{nfds_t, pollfd, pthread_key_t, sockaddr, socklen_t};
+use libc::{nfds_t, pollfd, pthread_key_t};
 
 use super::{coroutine, fail, share_stack, stCoCond_t, stCoEpoll_t, stCoRoutine_t, stShareStack_t};
 use crate::arch;
 use crate::event;
-use crate::hook::{self, real};
+use crate::hook::real;
 use crate::routine::cond::{self, Whom};
 use crate::routine::coroutine::{DEFAULT_STACK, Outcome};
-use crate::routine::{self, copy, env, environ, extra};
+use crate::routine::{self, copy, env, extra};
 use crate::sys::errno::Errno;
 use crate::sys::log;
 
@@ -422,55 +422,4 @@ pub extern "C-unwind" fn co_alloc_sharestack(iCount: c_int, iStackSize: c_int) -
             null_mut()
         }
     }
-}
-
-/// Names the environment variables that each coroutine with hooks on has for itself: unset at first,
-/// set and read by setenv, unsetenv, getenv. cnt: how many names. The first call in the process wins.
-/// As libco.
-///
-/// # Safety
-/// name has cnt members, each NULL or a string.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn co_set_env_list(name: *mut *const c_char, cnt: usize) {
-    // SAFETY: as the caller vouches.
-    if unsafe { environ::set_names(name.cast_const(), cnt) }.is_err() {
-        log::log!("co_set_env_list: no memory for the names");
-    }
-}
-
-/// accept(2) that makes the new socket known to the hooks: reads and writes on it in a coroutine with
-/// hooks on are cooperative. Hooks may be on or off; the socket is not made non-blocking. It waits as
-/// accept does: on a blocking listener it stops the whole thread. A listener made with hooks on, or
-/// non-blocking, gives EAGAIN: wait for it in poll or co_poll first. As libco, where no header declares it.
-///
-/// Returns the new descriptor, or -1 with errno as accept(2).
-///
-/// # Safety
-/// As accept(2).
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn co_accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
-    // SAFETY: as the caller vouches.
-    unsafe { hook::accept_recorded(fd, addr, len) }
-}
-
-/// Sets the time-outs of a descriptor that the hooks know (a socket made with hooks on, or from co_accept,
-/// or a dup of one by fcntl), as SO_RCVTIMEO and SO_SNDTIMEO would but without the kernel hearing of it; or
-/// with fd = -1 those that descriptors made later in any thread start with (1000 ms, as libco). Not in libco.
-///
-/// read_ms, write_ms: milliseconds; 0: calls do not wait; negative: for ever. connect, too, keeps to
-/// write_ms if it is set for its socket. Returns 0, or -1 with errno EBADF if the hooks
-/// do not know fd.
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn co_set_timeout(fd: c_int, read_ms: c_int, write_ms: c_int) -> c_int {
-    match hook::set_timeouts(fd, read_ms, write_ms) {
-        Ok(()) => 0,
-        Err(error) => fail(error),
-    }
-}
-
-/// Sends the library's messages (misuse, lack of memory) of all threads to handler; NULL: nowhere, or to standard error
-/// if LIBCO_LOG=1 is in the environment when the program starts. Not in libco, which prints nothing.
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn co_set_log_handler(handler: pfn_co_log_t) {
-    log::set_handler(handler);
 }

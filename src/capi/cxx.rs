@@ -8,6 +8,7 @@ use core::ffi::{c_char, c_int, c_uint, c_void};
 use super::co_comm::{self, clsCoMutex};
 use super::co_epoll::{self, co_epoll_res};
 use super::co_routine::{self, pfn_co_eventloop_t, pfn_co_log_t, pfn_co_routine_t, stCoRoutineAttr_t};
+use super::co_routine_hooks;
 use super::co_routine_inner as inner;
 use super::coctx::{self, coctx_pfn_t, coctx_t};
 use super::log_shim;
@@ -60,12 +61,14 @@ twins! {
     co_cond_wait(cond: *mut stCoCond_t, ms: c_int) -> c_int = "_Z12co_cond_waitP10stCoCond_ti" => co_routine::co_cond_wait;
     co_alloc_sharestack(count: c_int, size: c_int) -> *mut stShareStack_t
         = "_Z19co_alloc_sharestackii" => co_routine::co_alloc_sharestack;
-    co_set_env_list(name: *mut *const c_char, cnt: usize) = "_Z15co_set_env_listPPKcm" => co_routine::co_set_env_list;
+    co_set_env_list(name: *mut *const c_char, cnt: usize) = "_Z15co_set_env_listPPKcm" => co_routine_hooks::co_set_env_list;
     co_accept(fd: c_int, addr: *mut libc::sockaddr, len: *mut libc::socklen_t) -> c_int
-        = "_Z9co_acceptiP8sockaddrPj" => co_routine::co_accept;
+        = "_Z9co_acceptiP8sockaddrPj" => co_routine_hooks::co_accept;
     co_set_timeout(fd: c_int, read_ms: c_int, write_ms: c_int) -> c_int
-        = "_Z14co_set_timeoutiii" => co_routine::co_set_timeout;
-    co_set_log_handler(handler: pfn_co_log_t) = "_Z18co_set_log_handlerPFvPKcE" => co_routine::co_set_log_handler;
+        = "_Z14co_set_timeoutiii" => co_routine_hooks::co_set_timeout;
+    co_set_hooks(words: *const c_char) -> c_int = "_Z12co_set_hooksPKc" => co_routine_hooks::co_set_hooks;
+    co_hook_fd(fd: c_int) -> c_int = "_Z10co_hook_fdi" => co_routine_hooks::co_hook_fd;
+    co_set_log_handler(handler: pfn_co_log_t) = "_Z18co_set_log_handlerPFvPKcE" => co_routine_hooks::co_set_log_handler;
 
     co_init_curr_thread_env() = "_Z23co_init_curr_thread_envv" => inner::co_init_curr_thread_env;
     co_get_curr_thread_env() -> *mut stCoRoutineEnv_t = "_Z22co_get_curr_thread_envv" => inner::co_get_curr_thread_env;

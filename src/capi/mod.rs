@@ -10,6 +10,7 @@
 pub(crate) mod co_comm;
 pub(crate) mod co_epoll;
 pub(crate) mod co_routine;
+mod co_routine_hooks;
 pub(crate) mod co_routine_inner;
 pub(crate) mod coctx;
 pub(crate) mod cxx;

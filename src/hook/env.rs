@@ -2,6 +2,7 @@
 
 use core::ffi::{CStr, c_char, c_int};
 
+use super::choice::{Hook, active_for};
 use super::{active, real, same_signature};
 use crate::routine::{Co, environ};
 
@@ -49,6 +50,26 @@ unsafe fn getenv_hooked(name: *const c_char) -> *mut c_char {
     }
     // SAFETY: the caller's argument.
     unsafe { (real::get().getenv)(name) }
+}
+
+/// `char *secure_getenv(const char *name);` In a program that was given more rights than its user has, NULL,
+/// as the C library's.
+///
+/// # Safety
+/// As secure_getenv(3).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn secure_getenv(name: *const c_char) -> *mut c_char {
+    if environ::in_use() && active_for(Hook::SecureGetenv).is_some() && !is_secure() {
+        // SAFETY: the caller's argument.
+        return unsafe { getenv_hooked(name) };
+    }
+    // SAFETY: the caller's argument.
+    unsafe { (real::get().secure_getenv)(name) }
+}
+
+fn is_secure() -> bool {
+    // SAFETY: asks what the kernel said of this process.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
 /// `int setenv(const char *name, const char *value, int overwrite);`

@@ -10,6 +10,7 @@ use core::mem::size_of;
 use core::ptr::{null_mut, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use super::{choice, real};
 use crate::event;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
@@ -24,6 +25,8 @@ pub(super) const NONBLOCK_BELOW: u32 = 2;
 const FILLED: u32 = 4;
 /// SO_SNDTIMEO was set: connect keeps to it too.
 pub(super) const WRITE_TIMEOUT_SET: u32 = 8;
+/// Not a socket: a pipe, an eventfd, a terminal.
+pub(super) const NOT_A_SOCKET: u32 = 16;
 
 /// Reads in a row that may go without a pass through the loop.
 const STREAK: u16 = 64;
@@ -136,7 +139,7 @@ impl Record {
         let ms = if value.tv_sec < 0 {
             0
         } else if ms == 0 {
-            -1
+            if choice::as_libco() { 0 } else { -1 }
         } else {
             c_int::try_from(ms).unwrap_or(c_int::MAX)
         };
@@ -204,6 +207,41 @@ pub(super) fn record(fd: c_int, flags: u32) -> Result<(), Errno> {
     drop_user(event::renew(slot));
     slot.record.store(record.cast(), Ordering::Release);
     Ok(())
+}
+
+/// As [`record`], for what libco does not know: it waits for ever unless told otherwise, as it did when it
+/// blocked.
+pub(super) fn record_added(fd: c_int, flags: u32) -> Result<(), Errno> {
+    record(fd, flags)?;
+    if let Some(record) = get(fd) {
+        record.set_times(-1, -1);
+    }
+    Ok(())
+}
+
+/// co_hook_fd.
+pub(crate) fn hand_over(fd: c_int) -> Result<(), Errno> {
+    if get(fd).is_some() {
+        return Ok(());
+    }
+    // SAFETY: asks for flags.
+    let mode = unsafe { (real::get().fcntl)(fd, libc::F_GETFL, 0) };
+    if mode < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: all-zero bytes are a stat.
+    let mut file: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: writes the stat.
+    if unsafe { libc::fstat(fd, &mut file) } < 0 {
+        return Err(Errno::last());
+    }
+    let kind = match file.st_mode & libc::S_IFMT {
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK => return Err(Errno(libc::EPERM)),
+        libc::S_IFSOCK => 0,
+        _ => NOT_A_SOCKET,
+    };
+    let nonblocking = if mode & libc::O_NONBLOCK != 0 { NONBLOCK_BY_PROGRAM | NONBLOCK_BELOW } else { 0 };
+    record_added(fd, kind | nonblocking)
 }
 
 /// The number was given out past the hooks: nothing of its past counts.

@@ -14,12 +14,14 @@
 //! |---|---|
 //! | real | the real functions; the load-time set-up |
 //! | fd_table | what the hooks know of a descriptor |
+//! | choice | which hooks are on; their names |
 //! | socket, receive, send, poll, fcntl, env, dns | one libc name, one function |
 //! | numbers | dup and its like: not cooperative, only noticed |
 //! | io | what receive and send share |
 
 #![expect(unreachable_pub, reason = "exported under their symbol names, not by path")]
 
+pub(crate) mod choice;
 pub(crate) mod dns;
 mod env;
 mod fcntl;
@@ -32,7 +34,7 @@ mod receive;
 mod send;
 mod socket;
 
-pub(crate) use fd_table::{fork_lock, set_timeouts};
+pub(crate) use fd_table::{fork_lock, hand_over, set_timeouts};
 pub(crate) use socket::accept_recorded;
 
 use core::ffi::c_int;

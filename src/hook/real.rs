@@ -6,10 +6,13 @@
 //! while dlsym allocates meets no lock of ours.
 
 use core::cell::UnsafeCell;
-use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::null_mut;
 
-use libc::{hostent, nfds_t, pollfd, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{
+    addrinfo, epoll_event, fd_set, hostent, iovec, mmsghdr, msghdr, nfds_t, off_t, pollfd, sigset_t, size_t,
+    sockaddr, socklen_t, ssize_t, timespec, timeval,
+};
 
 use crate::sys::errno::Errno;
 use crate::sys::log;
@@ -25,6 +28,7 @@ macro_rules! real_functions {
         mod fallback {
             use super::*;
             $(
+                #[allow(unused_variables, reason = "some fallbacks need not every argument")]
                 pub(super) unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $result {
                     // SAFETY: the caller's arguments, as the caller of the function vouches.
                     #[allow(unused_unsafe, reason = "some fallbacks do nothing unsafe")]
@@ -114,6 +118,57 @@ real_functions! {
     gethostbyname_r: fn(name: *const c_char, host: *mut hostent, buf: *mut c_char, len: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int
         = c"gethostbyname_r", else no_host_r(name, host, buf, len, result, error);
     res_state: fn() -> *mut c_void = c"__res_state", else null_mut();
+    readv: fn(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t = c"readv", else raw!(SYS_readv, fd, parts, count);
+    writev: fn(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t = c"writev", else raw!(SYS_writev, fd, parts, count);
+    recvmsg: fn(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t
+        = c"recvmsg", else raw!(SYS_recvmsg, fd, message, flags);
+    recvmmsg: fn(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int
+        = c"recvmmsg", else raw!(SYS_recvmmsg, fd, messages, count, flags, timeout);
+    sendmsg: fn(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t
+        = c"sendmsg", else raw!(SYS_sendmsg, fd, message, flags);
+    sendmmsg: fn(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int
+        = c"sendmmsg", else raw!(SYS_sendmmsg, fd, messages, count, flags);
+    sendfile: fn(out: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t
+        = c"sendfile", else raw!(SYS_sendfile, out, from, offset, count);
+    eventfd: fn(value: c_uint, flags: c_int) -> c_int = c"eventfd", else raw!(SYS_eventfd2, value, flags);
+    timerfd_create: fn(clock: c_int, flags: c_int) -> c_int = c"timerfd_create", else raw!(SYS_timerfd_create, clock, flags);
+    /// Variadic in C; one argument of pointer size covers every request.
+    ioctl: fn(fd: c_int, request: c_ulong, arg: usize) -> c_int = c"ioctl", else raw!(SYS_ioctl, fd, request, arg);
+
+    select: fn(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *mut timeval) -> c_int
+        = c"select", else raw!(SYS_select, count, read, write, except, timeout);
+    pselect: fn(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *const timespec, mask: *const sigset_t) -> c_int
+        = c"pselect", else no_pselect(count, read, write, except, timeout, mask);
+    ppoll: fn(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int
+        = c"ppoll", else no_ppoll(fds, count, timeout, mask);
+    epoll_wait: fn(epfd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int
+        = c"epoll_wait", else raw!(SYS_epoll_pwait, epfd, events, count, timeout, 0, KERNEL_MASK);
+    epoll_pwait: fn(epfd: c_int, events: *mut epoll_event, count: c_int, timeout: c_int, mask: *const sigset_t) -> c_int
+        = c"epoll_pwait", else raw!(SYS_epoll_pwait, epfd, events, count, timeout, mask, KERNEL_MASK);
+    epoll_pwait2: fn(epfd: c_int, events: *mut epoll_event, count: c_int, timeout: *const timespec, mask: *const sigset_t) -> c_int
+        = c"epoll_pwait2", else raw!(SYS_epoll_pwait2, epfd, events, count, timeout, mask, KERNEL_MASK);
+    ppoll_chk: fn(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t, room: size_t) -> c_int
+        = c"__ppoll_chk", else overflow(fds.addr() ^ count as usize ^ timeout.addr() ^ mask.addr() ^ room) as c_int;
+
+    sleep: fn(seconds: c_uint) -> c_uint = c"sleep", else no_sleep(seconds);
+    usleep: fn(micros: c_uint) -> c_int = c"usleep", else no_usleep(micros);
+    nanosleep: fn(wish: *const timespec, rest: *mut timespec) -> c_int = c"nanosleep", else raw!(SYS_nanosleep, wish, rest);
+    clock_nanosleep: fn(clock: c_int, flags: c_int, wish: *const timespec, rest: *mut timespec) -> c_int
+        = c"clock_nanosleep", else no_clock_nanosleep(clock, flags, wish, rest);
+
+    getaddrinfo: fn(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo) -> c_int
+        = c"getaddrinfo", else libc::EAI_FAIL;
+    getnameinfo: fn(address: *const sockaddr, len: socklen_t, host: *mut c_char, host_len: socklen_t, service: *mut c_char, service_len: socklen_t, flags: c_int) -> c_int
+        = c"getnameinfo", else libc::EAI_FAIL;
+    gethostbyname2: fn(name: *const c_char, family: c_int) -> *mut hostent = c"gethostbyname2", else no_host(name);
+    gethostbyname2_r: fn(name: *const c_char, family: c_int, host: *mut hostent, buf: *mut c_char, len: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int
+        = c"gethostbyname2_r", else no_host_r(name, host, buf, len, result, error);
+    gethostbyaddr: fn(address: *const c_void, len: socklen_t, family: c_int) -> *mut hostent
+        = c"gethostbyaddr", else no_host(address.cast());
+    gethostbyaddr_r: fn(address: *const c_void, address_len: socklen_t, family: c_int, host: *mut hostent, buf: *mut c_char, len: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int
+        = c"gethostbyaddr_r", else no_host_r(address.cast(), host, buf, len, result, error);
+    secure_getenv: fn(name: *const c_char) -> *mut c_char = c"secure_getenv", else environ_value(name);
+
     /// The fortified names; each ends the program if the buffer is too small, and is called for that alone.
     read_chk: fn(fd: c_int, buf: *mut c_void, count: size_t, room: size_t) -> ssize_t
         = c"__read_chk", else overflow(fd as usize ^ buf.addr() ^ count ^ room);
@@ -146,6 +201,81 @@ unsafe fn dup_onto(fd: c_int, copy: c_int) -> c_int {
 unsafe fn close_all_from(first: c_int) {
     // SAFETY: the caller's argument.
     let _: c_int = unsafe { raw!(SYS_close_range, first.max(0), c_uint::MAX, 0) };
+}
+
+/// ppoll without the C library, which leaves the time-out as it is.
+///
+/// # Safety
+/// As ppoll(2).
+unsafe fn no_ppoll(
+    fds: *mut pollfd,
+    count: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    // SAFETY: null, or a time of the caller's.
+    let mut time = unsafe { timeout.as_ref() }.copied();
+    let time = time.as_mut().map_or(null_mut(), |t| &raw mut *t);
+    // SAFETY: the caller's arguments, and a time of ours.
+    unsafe { raw!(SYS_ppoll, fds, count, time, mask, KERNEL_MASK) }
+}
+
+/// pselect without the C library, which leaves the time-out as it is.
+///
+/// # Safety
+/// As pselect(2).
+unsafe fn no_pselect(
+    count: c_int,
+    read: *mut fd_set,
+    write: *mut fd_set,
+    except: *mut fd_set,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    // SAFETY: null, or a time of the caller's.
+    let mut time = unsafe { timeout.as_ref() }.copied();
+    let time = time.as_mut().map_or(null_mut(), |t| &raw mut *t);
+    let with_size = [mask.addr(), KERNEL_MASK];
+    // SAFETY: the caller's arguments, and a time of ours.
+    unsafe { raw!(SYS_pselect6, count, read, write, except, time, &raw const with_size) }
+}
+
+/// Bytes of a signal mask as the kernel has it.
+const KERNEL_MASK: usize = 8;
+
+/// Sleeps, and returns what is left.
+fn sleep_for(mut time: timespec) -> Result<(), timespec> {
+    let rest = &raw mut time;
+    // SAFETY: reads and writes the time.
+    match unsafe { libc::syscall(libc::SYS_nanosleep, rest, rest) } {
+        0 => Ok(()),
+        _ => Err(time),
+    }
+}
+
+fn no_sleep(seconds: c_uint) -> c_uint {
+    match sleep_for(timespec { tv_sec: seconds.into(), tv_nsec: 0 }) {
+        Ok(()) => 0,
+        Err(rest) => rest.tv_sec as c_uint + c_uint::from(rest.tv_nsec > 0),
+    }
+}
+
+fn no_usleep(micros: c_uint) -> c_int {
+    let time = timespec { tv_sec: (micros / 1_000_000).into(), tv_nsec: (micros % 1_000_000 * 1000).into() };
+    if sleep_for(time).is_ok() { 0 } else { -1 }
+}
+
+/// # Safety
+/// As clock_nanosleep(2).
+unsafe fn no_clock_nanosleep(
+    clock: c_int,
+    flags: c_int,
+    wish: *const timespec,
+    rest: *mut timespec,
+) -> c_int {
+    // SAFETY: the caller's arguments.
+    let result: c_int = unsafe { raw!(SYS_clock_nanosleep, clock, flags, wish, rest) };
+    if result == 0 { 0 } else { Errno::last().0 }
 }
 
 /// getenv without the C library: reads `environ`.

@@ -61,6 +61,14 @@ pub(crate) fn fatal(args: fmt::Arguments<'_>) -> ! {
     unsafe { libc::abort() }
 }
 
+/// Prints a message on standard error, whether or not anybody asked: what the program's user got wrong.
+#[cold]
+pub(crate) fn warn(args: fmt::Arguments<'_>) {
+    let mut line = Line { bytes: [0; LINE + 2], len: 0 };
+    let _ = line.write_fmt(args);
+    line.print();
+}
+
 struct Line {
     bytes: [u8; LINE + 2],
     len: usize,

@@ -13,7 +13,7 @@ pub(crate) struct Symbol {
     pub(crate) c_name: &'static str,
     /// The header that declares it, or "libc" for hooks.
     pub(crate) declared_in: &'static str,
-    /// yes, no, inline: what becomes of the original's; new, alias, noticed: what we add.
+    /// yes, no, inline: what becomes of the original's; new, alias, added, noticed: what we add.
     pub(crate) export: &'static str,
     /// As C++ reads it.
     pub(crate) signature: &'static str,
