@@ -11,7 +11,7 @@ use support::{library, root, run, scratch, stdout, symbols};
 fn exported() -> BTreeSet<String> {
     symbols()
         .into_iter()
-        .filter(|symbol| matches!(symbol.export, "yes" | "new" | "alias" | "noticed"))
+        .filter(|symbol| matches!(symbol.export, "yes" | "new" | "alias" | "noticed" | "added"))
         .flat_map(|symbol| [symbol.name.to_owned(), symbol.c_name.to_owned()])
         .filter(|name| !name.is_empty())
         .collect()

@@ -402,7 +402,7 @@ pub unsafe extern "C-unwind" fn co_cond_wait(cond: *mut stCoCond_t, timeout_ms: 
     match unsafe { cond.as_ref() }.ok_or(Errno(libc::EINVAL)).and_then(|c| c.wait(timeout_ms)) {
         Ok(Outcome::Woken) => 0,
         Ok(Outcome::TimedOut) => libc::ETIMEDOUT,
-        Ok(Outcome::Cancelled | Outcome::ByHand) => libc::ECANCELED,
+        Ok(Outcome::Cancelled | Outcome::ByHand | Outcome::Interrupted) => libc::ECANCELED,
         Err(Errno(error)) => error,
     }
 }

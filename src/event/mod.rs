@@ -3,6 +3,8 @@
 //! | file | owns |
 //! |---|---|
 //! | wait | what a coroutine does to wait: begin, suspend, cancel, wake; poll |
+//! | any | waits that a signal ends: for time, for any of many descriptors |
+//! | interrupt | who is in such a wait |
 //! | registration | which descriptors are in the loop's epoll, for whom |
 //! | descriptor | the process-wide table: a number's generation, record, and loops |
 //! | wheel | timers |
@@ -15,7 +17,9 @@
 //! yields. The loop (`reactor`) finds the node by the descriptor's number, moves the coroutine to the
 //! ready list and, when all events of the round are collected, resumes it. Nothing is allocated.
 
+mod any;
 mod descriptor;
+mod interrupt;
 mod loops;
 mod offload;
 mod own_fds;
@@ -24,6 +28,7 @@ mod registration;
 mod wait;
 mod wheel;
 
+pub(crate) use any::{Wanted, sleep, wait_for_any};
 pub(crate) use descriptor::{Slot, each_used, forget, is_open, recorded, renew, slot, slot_or_new};
 pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, run_job};

@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fe
 
 use crate::arch;
 use crate::event::descriptor::OURS;
+use crate::event::interrupt::Interruptible;
 use crate::event::loops;
 use crate::event::offload;
 use crate::event::registration::{self, Registrations};
@@ -30,6 +31,7 @@ use crate::sys::epoll;
 use crate::sys::errno::Errno;
 use crate::sys::log::log;
 use crate::sys::pages;
+use crate::sys::signals;
 use crate::util::list::{Link, List};
 
 /// Called after every round; -1 ends the loop.
@@ -79,6 +81,8 @@ pub(crate) struct Reactor {
     pub(crate) ready: List,
     /// Being resumed in this round.
     batch: List,
+    /// Waits that a signal handler ends.
+    pub(super) interruptible: Interruptible,
     pub(crate) jobs: offload::JobList,
     pub(crate) registrations: Registrations,
     pub(crate) wheel: Wheel,
@@ -268,6 +272,10 @@ impl Reactor {
         /// For ever, as far as the kernel takes it: half a century.
         const FOR_EVER: u64 = 1 << 60;
         let nanos = until.map_or(FOR_EVER, |tick| (tick * NANOS_PER_MS).saturating_sub(now.0));
+        let mask = env.guarded(|| self.interruptible.mask_while_asleep());
+        if mask.as_ref().is_some_and(signals::take_pending) {
+            env.guarded(|| self.interruptible.wake_all());
+        }
         self.set_timeout(nanos);
         // From here on a signal handler that wakes somebody shortens the time-out itself.
         self.sleeping.set(true);
@@ -282,11 +290,16 @@ impl Reactor {
         compiler_fence(Ordering::SeqCst);
         let events = self.events.get().cast();
         // SAFETY: room for EVENTS events; the time-out is ours.
-        let count =
-            unsafe { epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get()) };
+        let count = unsafe {
+            epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get(), mask.as_ref())
+        };
         compiler_fence(Ordering::SeqCst);
         self.sleeping.set(false);
-        let count = count.unwrap_or_else(|_| {
+        let count = count.unwrap_or_else(|error| {
+            if error == Errno(libc::EINTR) {
+                env.guarded(|| self.interruptible.wake_all());
+                return 0;
+            }
             // Somebody closed it past us, a daemon that closes every number perhaps.
             self.lose_epoll_fd();
             0
@@ -409,6 +422,7 @@ impl Reactor {
                 end(of_timer(link.cast()));
             }
         }
+        self.interruptible.forget(end);
         offload::abandon_all(self, end);
     }
 }

@@ -51,12 +51,31 @@ impl Node {
         self.revents.set(0);
     }
 
+    /// Makes it a node of `co` at no descriptor, for a wait that a signal ends: it holds the signal mask.
+    pub(crate) fn prepare_with_mask(&self, co: Co, mask: u64) {
+        self.prepare(co, mask as c_int, (mask >> 32) as u16);
+        self.revents.set((mask >> 48) as u16);
+    }
+
+    pub(crate) fn mask(&self) -> u64 {
+        u64::from(self.revents.get()) << 48 | u64::from(self.events.get()) << 32 | u64::from(self.fd.get().cast_unsigned())
+    }
+
     pub(crate) fn link(&self) -> &Link {
         &self.link
     }
 
     pub(crate) fn fd(&self) -> c_int {
         self.fd.get()
+    }
+
+    pub(crate) fn events(&self) -> u16 {
+        self.events.get()
+    }
+
+    /// It waits for no descriptor from now on. The node is in no ring.
+    pub(crate) fn give_up(&self) {
+        self.fd.set(-1);
     }
 
     /// Who waits here. The node is in a ring.

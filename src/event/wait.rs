@@ -135,6 +135,10 @@ pub(crate) fn cancel(env: &Env, co: Co) {
                 WaitKind::Descriptors => drop_nodes(env, reactor, co),
                 _ => {}
             }
+            if matches!(wait.kind(), WaitKind::Time | WaitKind::Descriptors) {
+                // Among those that a signal interrupts, if anywhere.
+                wait.node.link().unlink();
+            }
         }
         wait.set_state(WaitState::None);
         if wait.granted.get() {
@@ -300,14 +304,10 @@ unsafe fn wait_for_many(
     deadline: Option<u64>,
 ) -> Result<Ended, Errno> {
     let co = Co::of(env.running());
-    let size = count.checked_mul(size_of::<Node>()).filter(|&size| size <= u32::MAX as usize);
-    let size = size.filter(|_| count <= MANY || within_limit(count)).ok_or(Errno(libc::EINVAL))?;
-    // Never on the coroutine's stack: a copy stack's bytes are elsewhere while it waits.
-    let nodes = env.objects.alloc(size).ok_or(Errno(libc::ENOMEM))?;
-    // SAFETY: fresh, `size` bytes; all-zero bytes are nodes in no ring.
-    unsafe { nodes.write_bytes(0, size) };
-    co.wait.more.set(nodes.as_ptr().cast());
-    co.wait.count.set(count as u32);
+    if count > MANY && !within_limit(count) {
+        return Err(Errno(libc::EINVAL));
+    }
+    make_nodes(env, co, count)?;
     let registered = env.guarded(|| {
         for i in 0..count {
             // SAFETY: `count` pollfds.
@@ -349,8 +349,21 @@ unsafe fn wait_for_many(
     Ok(Ended::With(ready))
 }
 
-/// The `i`-th of the nodes that `wait_for_many` allocated.
-fn node_of<'a>(co: Co, i: usize) -> &'a Node {
+/// `count` nodes for the wait that begins now; [`drop_nodes`] frees them. Never on the coroutine's stack: a copy
+/// stack's bytes are elsewhere while it waits.
+pub(super) fn make_nodes(env: &Env, co: Co, count: usize) -> Result<(), Errno> {
+    let size = count.checked_mul(size_of::<Node>()).filter(|&size| size <= u32::MAX as usize);
+    let size = size.ok_or(Errno(libc::EINVAL))?;
+    let nodes = env.objects.alloc(size).ok_or(Errno(libc::ENOMEM))?;
+    // SAFETY: fresh, `size` bytes; all-zero bytes are nodes in no ring.
+    unsafe { nodes.write_bytes(0, size) };
+    co.wait.more.set(nodes.as_ptr().cast());
+    co.wait.count.set(count as u32);
+    Ok(())
+}
+
+/// The `i`-th of the nodes that `make_nodes` allocated.
+pub(super) fn node_of<'a>(co: Co, i: usize) -> &'a Node {
     let nodes: *const Node = co.wait.more.get().cast_const().cast();
     // SAFETY: `count` nodes, alive until `drop_nodes`.
     unsafe { &*nodes.wrapping_add(i) }
@@ -365,12 +378,12 @@ pub(crate) fn drop_left_nodes(co: Co) {
     if count > 0
         && let Some(nodes) = NonNull::new(co.wait.more.replace(null_mut()).cast())
     {
-        // SAFETY: allocated with this size by `wait_for_many`; in no ring, their loop took them out.
+        // SAFETY: allocated with this size by `make_nodes`; in no ring, their loop took them out.
         unsafe { pool::free_central(nodes, count * size_of::<Node>()) };
     }
 }
 
-fn drop_nodes(env: &Env, reactor: &Reactor, co: Co) {
+pub(super) fn drop_nodes(env: &Env, reactor: &Reactor, co: Co) {
     let count = co.wait.count.replace(0) as usize;
     for i in 0..count {
         let node = node_of(co, i);

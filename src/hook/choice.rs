@@ -103,7 +103,8 @@ hooks! {
     Sleep: "sleep" Added, "lets the others run meanwhile";
     Usleep: "usleep" Added, "as sleep";
     Nanosleep: "nanosleep" ["__nanosleep"] Added, "as sleep";
-    ClockNanosleep: "clock_nanosleep" ["__clock_nanosleep"] Added, "as sleep; every clock that has a now";
+    ClockNanosleep: "clock_nanosleep" ["__clock_nanosleep"] Added, "as sleep; by CLOCK_REALTIME, MONOTONIC, BOOTTIME and TAI, other clocks as the C library does";
+    ThrdSleep: "thrd_sleep" Added, "as sleep";
 
     Dup: "dup" Noticed, "the new number shares what is known of the file";
     Dup2: "dup2" Noticed, "as dup; who waits for the old number wakes";

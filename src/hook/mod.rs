@@ -16,6 +16,8 @@
 //! | fd_table | what the hooks know of a descriptor |
 //! | choice | which hooks are on; their names |
 //! | socket, receive, send, poll, fcntl, env, dns | one libc name, one function |
+//! | select, epoll, time | those that wait for several descriptors, or for the time alone |
+//! | until | what they share |
 //! | numbers | dup and its like: not cooperative, only noticed |
 //! | io | what receive and send share |
 
@@ -24,6 +26,7 @@
 pub(crate) mod choice;
 pub(crate) mod dns;
 mod env;
+mod epoll;
 mod fcntl;
 mod fd_table;
 mod io;
@@ -31,8 +34,11 @@ mod numbers;
 mod poll;
 pub(crate) mod real;
 mod receive;
+mod select;
 mod send;
 mod socket;
+mod time;
+mod until;
 
 pub(crate) use fd_table::{fork_lock, hand_over, set_timeouts};
 pub(crate) use socket::accept_recorded;

@@ -156,6 +156,8 @@ real_functions! {
     clock_nanosleep: fn(clock: c_int, flags: c_int, wish: *const timespec, rest: *mut timespec) -> c_int
         = c"clock_nanosleep", else no_clock_nanosleep(clock, flags, wish, rest);
 
+    thrd_sleep: fn(wish: *const timespec, rest: *mut timespec) -> c_int = c"thrd_sleep", else no_thrd_sleep(wish, rest);
+
     getaddrinfo: fn(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo) -> c_int
         = c"getaddrinfo", else libc::EAI_FAIL;
     getnameinfo: fn(address: *const sockaddr, len: socklen_t, host: *mut c_char, host_len: socklen_t, service: *mut c_char, service_len: socklen_t, flags: c_int) -> c_int
@@ -276,6 +278,17 @@ unsafe fn no_clock_nanosleep(
     // SAFETY: the caller's arguments.
     let result: c_int = unsafe { raw!(SYS_clock_nanosleep, clock, flags, wish, rest) };
     if result == 0 { 0 } else { Errno::last().0 }
+}
+
+/// # Safety
+/// As thrd_sleep(3).
+unsafe fn no_thrd_sleep(wish: *const timespec, rest: *mut timespec) -> c_int {
+    // SAFETY: the caller's arguments.
+    match unsafe { no_clock_nanosleep(libc::CLOCK_REALTIME, 0, wish, rest) } {
+        0 => 0,
+        libc::EINTR => -1,
+        _ => -2,
+    }
 }
 
 /// getenv without the C library: reads `environ`.

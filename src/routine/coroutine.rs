@@ -96,6 +96,8 @@ pub(crate) enum Outcome {
     Cancelled = 2,
     /// Somebody resumed the coroutine by hand.
     ByHand = 3,
+    /// A signal handler ran while the loop slept.
+    Interrupted = 4,
 }
 
 impl Wait {

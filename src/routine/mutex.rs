@@ -59,7 +59,7 @@ impl Mutex {
                     return;
                 }
                 Ok(Outcome::Cancelled) => return,
-                Ok(Outcome::TimedOut | Outcome::ByHand) => {
+                Ok(Outcome::TimedOut | Outcome::ByHand | Outcome::Interrupted) => {
                     if !self.locked.replace(true) {
                         return;
                     }

@@ -1,4 +1,5 @@
-//! CLOCK_MONOTONIC. No hook and no change of the wall clock moves it.
+//! CLOCK_MONOTONIC, which no hook and no change of the wall clock moves; and how far off a time of another clock
+//! is.
 
 /// A point in time, nanoseconds since an unspecified start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,4 +29,19 @@ impl Nanos {
     pub(crate) fn tick_after(self, ms: u64) -> u64 {
         (self.0 + ms * NANOS_PER_MS).div_ceil(NANOS_PER_MS)
     }
+
+    /// As [`tick_after`](Self::tick_after), in nanoseconds.
+    pub(crate) fn after(self, nanos: u64) -> u64 {
+        self.0.saturating_add(nanos).div_ceil(NANOS_PER_MS)
+    }
+}
+
+/// Nanoseconds until the clock says `time`, as far as they go; `None` if it has said so.
+pub(crate) fn until(clock: libc::clockid_t, time: &libc::timespec) -> Option<u64> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the timespec. (A clock that is not there says 0: the plain call knows what that means.)
+    unsafe { libc::clock_gettime(clock, &mut now) };
+    let sec = time.tv_sec.checked_sub(now.tv_sec)?;
+    let nanos = i128::from(sec) * 1_000_000_000 + i128::from(time.tv_nsec - now.tv_nsec);
+    if nanos <= 0 { None } else { Some(u64::try_from(nanos).unwrap_or(u64::MAX)) }
 }

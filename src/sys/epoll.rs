@@ -1,6 +1,8 @@
 //! epoll and eventfd.
 
 use core::ffi::{c_int, c_long};
+use core::mem::size_of;
+use core::ptr::null;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::errno::{Errno, check};
@@ -21,11 +23,12 @@ pub(crate) fn ctl(epfd: c_int, op: c_int, fd: c_int, events: u32, data: u64) -> 
     check(unsafe { libc::epoll_ctl(epfd, op, fd, &mut event) }).map(|_| ())
 }
 
-/// Waits until an event comes or `*timeout` is over; `epfd` -1 waits for the time alone. An error means
-/// that `epfd` is no epoll descriptor any more.
+/// Waits until an event comes or `*timeout` is over; `epfd` -1 waits for the time alone. Any other error than
+/// `EINTR` means that `epfd` is no epoll descriptor any more.
 ///
 /// The time-out is read from memory when the kernel is entered, so a signal handler that ran just
-/// before can still shorten it: no wake-up is lost in the gap. An interrupted wait returns no events.
+/// before can still shorten it: no wake-up is lost in the gap. `mask`: the signals blocked meanwhile, the
+/// thread's own if none is given. `EINTR` if a signal handler ran.
 ///
 /// # Safety
 /// `events` has room for `capacity` events, `timeout` may be read and written during the call.
@@ -34,29 +37,41 @@ pub(crate) unsafe fn wait(
     events: *mut libc::epoll_event,
     capacity: c_int,
     timeout: *mut libc::timespec,
+    mask: Option<&u64>,
 ) -> Result<usize, Errno> {
+    let mask = mask.map_or(null(), |mask| &raw const *mask);
     if epfd >= 0 && !NO_PWAIT2.load(Ordering::Relaxed) {
         // SAFETY: as the caller vouches.
-        let count = cancellable(|| unsafe { pwait2(epfd, events, capacity, timeout) });
+        let count = cancellable(|| unsafe { pwait2(epfd, events, capacity, timeout, mask) });
         if count >= 0 {
             return Ok(count as usize);
         }
         match Errno::last() {
             Errno(libc::ENOSYS) => {}
-            Errno(libc::EINTR) => return Ok(0),
             error => return Err(error),
         }
         NO_PWAIT2.store(true, Ordering::Relaxed);
     }
     let mut poll = libc::pollfd { fd: epfd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd (a negative descriptor is skipped); the kernel reads the time-out.
-    let ready = cancellable(|| unsafe { ppoll(&mut poll, timeout) });
-    if ready <= 0 || epfd < 0 {
+    let ready = cancellable(|| unsafe { ppoll(&mut poll, timeout, mask) });
+    check(ready as c_int)?;
+    if ready == 0 || epfd < 0 {
         return Ok(0);
     }
-    // SAFETY: as the caller vouches.
-    let count = unsafe { libc::epoll_wait(epfd, events, capacity, 0) };
-    check(count).map(|count| count as usize)
+    let no_mask = null::<u64>();
+    // SAFETY: as the caller vouches. Past our own hook.
+    let count = unsafe {
+        syscall(
+            libc::SYS_epoll_pwait,
+            c_long::from(epfd),
+            events,
+            c_long::from(capacity),
+            0 as c_long,
+            no_mask,
+        )
+    };
+    check(count as c_int).map(|count| count as usize)
 }
 
 unsafe extern "C-unwind" {
@@ -89,8 +104,8 @@ unsafe fn pwait2(
     events: *mut libc::epoll_event,
     capacity: c_int,
     timeout: *mut libc::timespec,
+    mask: *const u64,
 ) -> c_long {
-    let no_mask = core::ptr::null::<libc::sigset_t>();
     // SAFETY: the arguments are the system call's.
     unsafe {
         syscall(
@@ -99,8 +114,8 @@ unsafe fn pwait2(
             events,
             c_long::from(capacity),
             timeout,
-            no_mask,
-            0 as c_long,
+            mask,
+            size_of::<u64>(),
         )
     }
 }
@@ -109,11 +124,9 @@ unsafe fn pwait2(
 ///
 /// # Safety
 /// Both pointers are valid; the kernel writes the remaining time back.
-unsafe fn ppoll(poll: *mut libc::pollfd, timeout: *mut libc::timespec) -> c_long {
-    // SAFETY: as the caller vouches; no signal mask.
-    unsafe {
-        syscall(libc::SYS_ppoll, poll, 1 as c_long, timeout, core::ptr::null::<libc::sigset_t>(), 0 as c_long)
-    }
+unsafe fn ppoll(poll: *mut libc::pollfd, timeout: *mut libc::timespec, mask: *const u64) -> c_long {
+    // SAFETY: as the caller vouches.
+    unsafe { syscall(libc::SYS_ppoll, poll, 1 as c_long, timeout, mask, size_of::<u64>()) }
 }
 
 /// A non-blocking eventfd.

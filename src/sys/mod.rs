@@ -12,4 +12,5 @@ pub(crate) mod log;
 pub(crate) mod pages;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod signals;
 pub(crate) mod thread;

@@ -138,6 +138,24 @@ unsafe fn madvise_guards(page: *mut u8) -> bool {
     faulted
 }
 
+/// Whether `len` bytes (a multiple of eight) at `at` can be read. What is not ours may be asked about; the answer
+/// holds while nobody changes the mapping.
+pub(crate) fn are_readable(at: *const u8, len: usize) -> bool {
+    /// Not something to do with a mask: the kernel reads it, and then refuses.
+    const NOTHING: c_int = -1;
+    let word = size_of::<u64>();
+    let is_readable = |at: *const u8| {
+        // SAFETY: the kernel reads one word at `at`, or reports EFAULT.
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NOTHING, at, null_mut::<u64>(), word) };
+        Errno::last() != Errno(libc::EFAULT)
+    };
+    let errno = Errno::last();
+    let mut starts = (0..len).step_by(PAGE).chain(len.checked_sub(word));
+    let all = starts.all(|offset| is_readable(at.wrapping_add(offset)));
+    errno.set();
+    all
+}
+
 /// Ranges per process_madvise call; the kernel takes 1024.
 const BATCH: usize = 64;
 

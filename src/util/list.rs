@@ -120,6 +120,15 @@ impl List {
         if core::ptr::eq(prev, &self.0) { None } else { Some(prev) }
     }
 
+    /// Visits every member. The visitor may take out the one it is given.
+    pub(crate) fn each(&self, mut visit: impl FnMut(*const Link)) {
+        let mut at = self.first();
+        while let Some(link) = at {
+            at = self.after(link);
+            visit(link);
+        }
+    }
+
     /// Takes the first member out.
     #[inline(always)]
     pub(crate) fn pop_front(&self) -> Option<*const Link> {

@@ -1,0 +1,87 @@
+//! Who is in a wait that a signal handler ends: the time calls, select, ppoll, epoll_wait.
+//!
+//! The kernel ends such a call when a handler has run in the thread. Here the thread sleeps in the loop for all
+//! of them: when the loop's sleep ends by `EINTR`, each of them is interrupted. What a handler does that runs
+//! while some coroutine runs is not noticed, as if it had run before the call.
+//!
+//! A wait may bring a signal mask (pselect, ppoll, epoll_pwait). It cannot be the thread's mask while other
+//! coroutines run, but it can be while the loop sleeps: a signal is let through then if the thread or one of
+//! the waits lets it. So a program that blocks a signal everywhere but in its pselect gets it there.
+//!
+//! All-zero bytes are an empty set.
+
+use crate::event::registration::Node;
+use crate::event::wait;
+use crate::routine::Co;
+use crate::routine::coroutine::Outcome;
+use crate::sys::signals;
+use crate::util::list::{Link, List};
+
+/// The waits of one loop that a signal ends, linked by the `node` of the control block.
+pub(super) struct Interruptible {
+    plain: List,
+    /// With a mask, which the node holds.
+    masked: List,
+}
+
+/// Signals that no mask keeps away: SIGKILL, SIGSTOP, and the two that the C library keeps for itself.
+const NEVER_BLOCKED: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1) | 3 << 31;
+
+/// The coroutine of a member.
+fn waiter(link: *const Link) -> Option<Co> {
+    // SAFETY: members are nodes of live control blocks, whose first member is the link.
+    unsafe { &*link.cast::<Node>() }.waiter()
+}
+
+impl Interruptible {
+    /// `co` begins to wait, with the program's signal mask if it gave one. In a guarded section.
+    pub(super) fn add(&self, co: Co, mask: Option<u64>) {
+        let list = match mask {
+            None => &self.plain,
+            // Nothing may interrupt it.
+            Some(mask) if mask | NEVER_BLOCKED == !0 => return,
+            Some(_) => &self.masked,
+        };
+        co.wait.node.prepare_with_mask(co, mask.unwrap_or(0));
+        // SAFETY: in no ring: the last wait has ended, and took it out.
+        unsafe { list.push_back(co.wait.node.link()) };
+    }
+
+    /// What the thread blocks while the loop sleeps, if that is not what it blocks anyway.
+    #[inline(always)]
+    pub(super) fn mask_while_asleep(&self) -> Option<u64> {
+        if self.masked.is_empty() { None } else { Some(self.common_mask()) }
+    }
+
+    #[cold]
+    fn common_mask(&self) -> u64 {
+        let mut mask = signals::blocked();
+        self.masked.each(|link| {
+            // SAFETY: members are nodes of live control blocks, whose first member is the link.
+            mask &= unsafe { &*link.cast::<Node>() }.mask();
+        });
+        mask
+    }
+
+    /// A handler ran: the waits are over. In a guarded section.
+    pub(super) fn wake_all(&self) {
+        for list in [&self.plain, &self.masked] {
+            list.each(|link| {
+                if let Some(co) = waiter(link) {
+                    wait::wake(co, Outcome::Interrupted);
+                }
+            });
+        }
+    }
+
+    /// The loop goes: takes everybody out.
+    pub(super) fn forget(&self, mut each: impl FnMut(Co)) {
+        for list in [&self.plain, &self.masked] {
+            while let Some(link) = list.pop_front() {
+                if let Some(co) = waiter(link) {
+                    each(co);
+                }
+            }
+        }
+    }
+}
