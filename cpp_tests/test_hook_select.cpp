@@ -219,11 +219,6 @@ MENDED(Select, counts_a_descriptor_once_for_each_set_it_is_ready_in)
         Bits read = of_one(zoo.readable.a), write = read, except = read;
         EXPECT_EQ(2, select(FD_SETSIZE, read.set(), write.set(), except.set(), nullptr));
         EXPECT_TRUE(except.empty());
-        // The same memory for both.
-        fd_set both;
-        FD_ZERO(&both);
-        FD_SET(zoo.quiet.a, &both);
-        EXPECT_EQ(1, select(FD_SETSIZE, &both, &both, nullptr, nullptr));
     });
 }
 
@@ -308,7 +303,6 @@ MENDED(Select, takes_more_descriptors_than_FD_SETSIZE)
             read.add(far);
             EXPECT_EQ(1, select(far + 1, read.set(), nullptr, nullptr, nullptr));
             EXPECT_TRUE(read.has(far));
-            EXPECT_EQ(0, co_set_hooks("default"));
         });
         loop_rounds(3);
         EXPECT_FALSE(group.all_ended());
@@ -338,10 +332,11 @@ MENDED(Select, of_a_descriptor_closed_meanwhile_says_EBADF)
         Pair pipe = plain_pipe();
         Group group;
         group.go_hooked([&] {
-            Bits read = of_one(pipe.a);
+            const Bits asked = of_one(pipe.a);
+            Bits read = asked;
             EXPECT_EQ(-1, select(FD_SETSIZE, read.set(), nullptr, nullptr, nullptr));
             EXPECT_EQ(EBADF, errno);
-            EXPECT_TRUE(read.has(pipe.a)) << "sets are left alone after an error";
+            EXPECT_TRUE(read == asked) << "sets are left alone after an error";
         });
         loop_rounds(2);
         close(pipe.a.forget());
