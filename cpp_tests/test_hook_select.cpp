@@ -25,7 +25,7 @@ private:
     std::vector<unsigned long> words_;
 };
 
-Bits of_one(int fd)
+inline Bits of_one(int fd)
 {
     Bits bits;
     bits.add(fd);

@@ -12,15 +12,15 @@ namespace {
 
 const timespec tenth = {0, 100000000};
 
-timespec in_ms(clockid_t clock, int ms) { return as_timespec(now_ns(clock) + ms * 1000000LL); }
+inline timespec in_ms(clockid_t clock, int ms) { return as_timespec(now_ns(clock) + ms * 1000000LL); }
 
 struct Result {
     int value, error;
 };
 
-bool operator==(const Result &a, const Result &b) { return a.value == b.value && a.error == b.error; }
+inline bool operator==(const Result &a, const Result &b) { return a.value == b.value && a.error == b.error; }
 
-std::ostream &operator<<(std::ostream &out, const Result &r)
+inline std::ostream &operator<<(std::ostream &out, const Result &r)
 {
     return out << r.value << " errno " << r.error;
 }
