@@ -111,7 +111,7 @@ fn watch(reactor: &Reactor, co: Co) -> bool {
             && !node.link().is_linked()
             && let Err(refused) = reactor.register(node)
         {
-            node.give_up();
+            node.prepare(co, -1, 0);
             // (Files and closed numbers have just been looked at: they have nothing to report.)
             unwatched |= matches!(refused, Refused::Error(_));
         }
@@ -127,9 +127,9 @@ fn quieten(reactor: &Reactor, co: Co, counts: fn(u16) -> u16) -> bool {
         if happened & libc::POLLNVAL as u16 != 0 {
             // Closed, and given out again.
             reactor.unregister(node);
-        } else if happened != 0 && happened & counts(node.events()) == 0 {
+        } else if happened != 0 && happened & counts(node.events.get()) == 0 {
             reactor.unregister(node);
-            node.give_up();
+            node.prepare(co, -1, 0);
             unwatched = true;
         }
     });

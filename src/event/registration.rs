@@ -36,7 +36,7 @@ pub(crate) struct Node {
     co: Cell<*const Coroutine>,
     fd: Cell<c_int>,
     /// As in pollfd, which has epoll's values.
-    events: Cell<u16>,
+    pub(crate) events: Cell<u16>,
     pub(crate) revents: Cell<u16>,
 }
 
@@ -67,15 +67,6 @@ impl Node {
 
     pub(crate) fn fd(&self) -> c_int {
         self.fd.get()
-    }
-
-    pub(crate) fn events(&self) -> u16 {
-        self.events.get()
-    }
-
-    /// It waits for no descriptor from now on. The node is in no ring.
-    pub(crate) fn give_up(&self) {
-        self.fd.set(-1);
     }
 
     /// Who waits here. The node is in a ring.
