@@ -10,10 +10,13 @@
 //!
 //! All-zero bytes are an empty set.
 
+use core::cell::Cell;
+use core::ptr::null;
+
 use crate::event::registration::Node;
 use crate::event::wait;
-use crate::routine::Co;
 use crate::routine::coroutine::Outcome;
+use crate::routine::{Co, Env};
 use crate::sys::signals;
 use crate::util::list::{Link, List};
 
@@ -22,6 +25,8 @@ pub(super) struct Interruptible {
     plain: List,
     /// With a mask, which the node holds.
     masked: List,
+    /// What the kernel reads while the loop sleeps.
+    mask: Cell<u64>,
 }
 
 /// Signals that no mask keeps away: SIGKILL, SIGSTOP, and the two that the C library keeps for itself.
@@ -47,20 +52,28 @@ impl Interruptible {
         unsafe { list.push_back(co.wait.node.link()) };
     }
 
-    /// What the thread blocks while the loop sleeps, if that is not what it blocks anyway.
+    /// The loop is about to sleep: what the thread shall block meanwhile, null if that is what it blocks anyway.
     #[inline(always)]
-    pub(super) fn mask_while_asleep(&self) -> Option<u64> {
-        if self.masked.is_empty() { None } else { Some(self.common_mask()) }
+    pub(super) fn mask_while_asleep(&self, env: &Env) -> *const u64 {
+        if self.masked.is_empty() { null() } else { self.prepare_mask(env) }
     }
 
     #[cold]
-    fn common_mask(&self) -> u64 {
+    #[inline(never)]
+    fn prepare_mask(&self, env: &Env) -> *const u64 {
         let mut mask = signals::blocked();
-        self.masked.each(|link| {
-            // SAFETY: members are nodes of live control blocks, whose first member is the link.
-            mask &= unsafe { &*link.cast::<Node>() }.mask();
+        env.guarded(|| {
+            self.masked.each(|link| {
+                // SAFETY: members are nodes of live control blocks, whose first member is the link.
+                mask &= unsafe { &*link.cast::<Node>() }.mask();
+            });
         });
-        mask
+        self.mask.set(mask);
+        // A sleep takes no signals while descriptors have something to report: they would never be taken.
+        if signals::take_pending(&mask) {
+            env.guarded(|| self.wake_all());
+        }
+        self.mask.as_ptr()
     }
 
     /// A handler ran: the waits are over. In a guarded section.

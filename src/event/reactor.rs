@@ -31,7 +31,6 @@ use crate::sys::epoll;
 use crate::sys::errno::Errno;
 use crate::sys::log::log;
 use crate::sys::pages;
-use crate::sys::signals;
 use crate::util::list::{Link, List};
 
 /// Called after every round; -1 ends the loop.
@@ -272,10 +271,7 @@ impl Reactor {
         /// For ever, as far as the kernel takes it: half a century.
         const FOR_EVER: u64 = 1 << 60;
         let nanos = until.map_or(FOR_EVER, |tick| (tick * NANOS_PER_MS).saturating_sub(now.0));
-        let mask = env.guarded(|| self.interruptible.mask_while_asleep());
-        if mask.as_ref().is_some_and(signals::take_pending) {
-            env.guarded(|| self.interruptible.wake_all());
-        }
+        let mask = self.interruptible.mask_while_asleep(env);
         self.set_timeout(nanos);
         // From here on a signal handler that wakes somebody shortens the time-out itself.
         self.sleeping.set(true);
@@ -290,9 +286,8 @@ impl Reactor {
         compiler_fence(Ordering::SeqCst);
         let events = self.events.get().cast();
         // SAFETY: room for EVENTS events; the time-out is ours.
-        let count = unsafe {
-            epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get(), mask.as_ref())
-        };
+        let count =
+            unsafe { epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get(), mask) };
         compiler_fence(Ordering::SeqCst);
         self.sleeping.set(false);
         let count = count.unwrap_or_else(|error| {

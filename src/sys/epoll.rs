@@ -27,19 +27,19 @@ pub(crate) fn ctl(epfd: c_int, op: c_int, fd: c_int, events: u32, data: u64) -> 
 /// `EINTR` means that `epfd` is no epoll descriptor any more.
 ///
 /// The time-out is read from memory when the kernel is entered, so a signal handler that ran just
-/// before can still shorten it: no wake-up is lost in the gap. `mask`: the signals blocked meanwhile, the
-/// thread's own if none is given. `EINTR` if a signal handler ran.
+/// before can still shorten it: no wake-up is lost in the gap. `mask`: the signals blocked meanwhile,
+/// null: the thread's own. `EINTR` if a signal handler ran.
 ///
 /// # Safety
-/// `events` has room for `capacity` events, `timeout` may be read and written during the call.
+/// `events` has room for `capacity` events, `timeout` may be read and written during the call,
+/// `mask` is null or may be read.
 pub(crate) unsafe fn wait(
     epfd: c_int,
     events: *mut libc::epoll_event,
     capacity: c_int,
     timeout: *mut libc::timespec,
-    mask: Option<&u64>,
+    mask: *const u64,
 ) -> Result<usize, Errno> {
-    let mask = mask.map_or(null(), |mask| &raw const *mask);
     if epfd >= 0 && !NO_PWAIT2.load(Ordering::Relaxed) {
         // SAFETY: as the caller vouches.
         let count = cancellable(|| unsafe { pwait2(epfd, events, capacity, timeout, mask) });

@@ -9,9 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <threads.h>
+#include <time.h>
 #include <unistd.h>
 #include <valgrind/callgrind.h>
 
@@ -212,9 +216,21 @@ static void sleeps(int times)
     X(setsockopt, int, (int, int, int, const void *, socklen_t), (-1, SOL_SOCKET, SO_RCVTIMEO, bytes, 16)) \
     X(getenv, char *, (const char *), ("COLIB_COUNTED"))                    \
     X(setenv, int, (const char *, const char *, int), ("COLIB_COUNTED", "1", 1)) \
-    X(unsetenv, int, (const char *), ("COLIB_UNKNOWN"))
+    X(unsetenv, int, (const char *), ("COLIB_UNKNOWN"))                     \
+    X(select, int, (int, fd_set *, fd_set *, fd_set *, struct timeval *), (-1, NULL, NULL, NULL, NULL)) \
+    X(pselect, int, (int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *), (-1, NULL, NULL, NULL, NULL, NULL)) \
+    X(ppoll, int, (struct pollfd *, nfds_t, const struct timespec *, const sigset_t *), (NULL, 0, &bad_time, NULL)) \
+    X(epoll_wait, int, (int, struct epoll_event *, int, int), (-1, NULL, 1, 0)) \
+    X(epoll_pwait, int, (int, struct epoll_event *, int, int, const sigset_t *), (-1, NULL, 1, 0, NULL)) \
+    X(epoll_pwait2, int, (int, struct epoll_event *, int, const struct timespec *, const sigset_t *), (-1, NULL, 1, NULL, NULL)) \
+    X(sleep, unsigned, (unsigned), (0))                                     \
+    X(usleep, int, (useconds_t), (0))                                       \
+    X(nanosleep, int, (const struct timespec *, struct timespec *), (&bad_time, NULL)) \
+    X(clock_nanosleep, int, (clockid_t, int, const struct timespec *, struct timespec *), (CLOCK_MONOTONIC, 0, &bad_time, NULL)) \
+    X(thrd_sleep, int, (const struct timespec *, struct timespec *), (&bad_time, NULL))
 
 static char bytes[64];
+static const struct timespec bad_time = {0, -1};
 #define CALLING(name, result, parameters, arguments)                          \
     static void hooked_##name(int times)                                      \
     {                                                                         \
