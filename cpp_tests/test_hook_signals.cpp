@@ -204,6 +204,41 @@ MENDED(Signal, that_is_ignored_or_has_no_handler_ends_no_wait)
     });
 }
 
+MENDED(Signal, that_stops_the_process_for_a_while_ends_no_wait)
+{
+    Chosen all("all");
+    Pair ready = plain_pipe();
+    fflush(nullptr);
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(30);
+        int slept = -2, selected = -2;
+        on_thread([&] {
+            Group group;
+            group.go_hooked([&] { slept = usleep(200000); });
+            group.go_hooked([&] {
+                const timespec time = {0, 200000000};
+                selected = pselect(0, nullptr, nullptr, nullptr, &time, nullptr);
+            });
+            raw_write(ready.b, "x", 1);
+            group.run();
+        });
+        _exit(slept == 0 && selected == 0 ? 0 : 1);
+    }
+    char byte;
+    ASSERT_EQ(1, raw_read(ready.a, &byte, 1));
+    int status = 0, stops = 0;
+    while (kill(child, SIGSTOP) == 0 && waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status)) {
+        ++stops;
+        kill(child, SIGCONT);
+        const timespec pause = {0, 10000000};
+        syscall(SYS_nanosleep, &pause, nullptr);
+    }
+    EXPECT_GT(stops, 5);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(0, WEXITSTATUS(status));
+}
+
 MENDED(Signal, and_a_ready_descriptor_together_report_the_descriptor)
 {
     Chosen all("all");

@@ -76,6 +76,12 @@ impl Interruptible {
         self.mask.as_ptr()
     }
 
+    /// Whether nobody is in such a wait.
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.plain.is_empty() && self.masked.is_empty()
+    }
+
     /// A handler ran: the waits are over. In a guarded section.
     pub(super) fn wake_all(&self) {
         for list in [&self.plain, &self.masked] {

@@ -285,9 +285,9 @@ impl Reactor {
         }
         compiler_fence(Ordering::SeqCst);
         let events = self.events.get().cast();
-        // SAFETY: room for EVENTS events; the time-out is ours.
-        let count =
-            unsafe { epoll::wait(self.epoll_fd_if_any(), events, EVENTS as c_int, self.timeout.get(), mask) };
+        let (epfd, strictly) = (self.epoll_fd_if_any(), !self.interruptible.is_empty());
+        // SAFETY: room for EVENTS events; time-out and mask are ours.
+        let count = unsafe { epoll::wait(epfd, events, EVENTS as c_int, self.timeout.get(), mask, strictly) };
         compiler_fence(Ordering::SeqCst);
         self.sleeping.set(false);
         let count = count.unwrap_or_else(|error| {

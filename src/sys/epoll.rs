@@ -28,7 +28,8 @@ pub(crate) fn ctl(epfd: c_int, op: c_int, fd: c_int, events: u32, data: u64) -> 
 ///
 /// The time-out is read from memory when the kernel is entered, so a signal handler that ran just
 /// before can still shorten it: no wake-up is lost in the gap. `mask`: the signals blocked meanwhile,
-/// null: the thread's own. `EINTR` if a signal handler ran.
+/// null: the thread's own. `EINTR` if a signal handler ran; if not `strictly`, also if the process was stopped and
+/// goes on, which epoll reports and poll does not (for one more system call).
 ///
 /// # Safety
 /// `events` has room for `capacity` events, `timeout` may be read and written during the call,
@@ -39,8 +40,9 @@ pub(crate) unsafe fn wait(
     capacity: c_int,
     timeout: *mut libc::timespec,
     mask: *const u64,
+    strictly: bool,
 ) -> Result<usize, Errno> {
-    if epfd >= 0 && !NO_PWAIT2.load(Ordering::Relaxed) {
+    if epfd >= 0 && !strictly && !NO_PWAIT2.load(Ordering::Relaxed) {
         // SAFETY: as the caller vouches.
         let count = cancellable(|| unsafe { pwait2(epfd, events, capacity, timeout, mask) });
         if count >= 0 {
