@@ -27,6 +27,8 @@ pub(super) struct Interruptible {
     masked: List,
     /// What the kernel reads while the loop sleeps.
     mask: Cell<u64>,
+    /// Somebody has been here since the last sleep that found nobody.
+    in_use: Cell<bool>,
 }
 
 /// Signals that no mask keeps away: SIGKILL, SIGSTOP, and the two that the C library keeps for itself.
@@ -47,20 +49,25 @@ impl Interruptible {
             Some(mask) if mask | NEVER_BLOCKED == !0 => return,
             Some(_) => &self.masked,
         };
+        self.in_use.set(true);
         co.wait.node.prepare_with_mask(co, mask.unwrap_or(0));
         // SAFETY: in no ring: the last wait has ended, and took it out.
         unsafe { list.push_back(co.wait.node.link()) };
     }
 
-    /// The loop is about to sleep: what the thread shall block meanwhile, null if that is what it blocks anyway.
+    /// The loop is about to sleep: what the thread shall block meanwhile, null if that is what it blocks anyway,
+    /// and whether anybody wants to know of handlers.
     #[inline(always)]
-    pub(super) fn mask_while_asleep(&self, env: &Env) -> *const u64 {
-        if self.masked.is_empty() { null() } else { self.prepare_mask(env) }
+    pub(super) fn before_sleep(&self, env: &Env) -> (*const u64, bool) {
+        if self.in_use.get() { self.prepare(env) } else { (null(), false) }
     }
 
-    #[cold]
     #[inline(never)]
-    fn prepare_mask(&self, env: &Env) -> *const u64 {
+    fn prepare(&self, env: &Env) -> (*const u64, bool) {
+        if self.masked.is_empty() {
+            self.in_use.set(!self.plain.is_empty());
+            return (null(), self.in_use.get());
+        }
         let mut mask = signals::blocked();
         env.guarded(|| {
             self.masked.each(|link| {
@@ -73,13 +80,7 @@ impl Interruptible {
         if signals::take_pending(&mask) {
             env.guarded(|| self.wake_all());
         }
-        self.mask.as_ptr()
-    }
-
-    /// Whether nobody is in such a wait.
-    #[inline(always)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.masked.is_empty()
+        (self.mask.as_ptr(), true)
     }
 
     /// A handler ran: the waits are over. In a guarded section.

@@ -271,7 +271,7 @@ impl Reactor {
         /// For ever, as far as the kernel takes it: half a century.
         const FOR_EVER: u64 = 1 << 60;
         let nanos = until.map_or(FOR_EVER, |tick| (tick * NANOS_PER_MS).saturating_sub(now.0));
-        let mask = self.interruptible.mask_while_asleep(env);
+        let (mask, strictly) = self.interruptible.before_sleep(env);
         self.set_timeout(nanos);
         // From here on a signal handler that wakes somebody shortens the time-out itself.
         self.sleeping.set(true);
@@ -285,7 +285,7 @@ impl Reactor {
         }
         compiler_fence(Ordering::SeqCst);
         let events = self.events.get().cast();
-        let (epfd, strictly) = (self.epoll_fd_if_any(), !self.interruptible.is_empty());
+        let epfd = self.epoll_fd_if_any();
         // SAFETY: room for EVENTS events; time-out and mask are ours.
         let count = unsafe { epoll::wait(epfd, events, EVENTS as c_int, self.timeout.get(), mask, strictly) };
         compiler_fence(Ordering::SeqCst);
