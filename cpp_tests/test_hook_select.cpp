@@ -234,7 +234,7 @@ MENDED(Select, with_bad_arguments_fails_as_the_plain_call)
             const Bits &read;
             timeval time;
         } cases[] = {{-1, one, {1, 0}},      {INT_MIN, one, {1, 0}},       {901, closed, {1, 0}},
-                     {64, one, {-1, 0}},     {64, one, {0, -1}},           {64, one, {LONG_MIN, LONG_MIN}},
+                     {64, one, {-1, 0}},     {64, one, {0, -1}}, {64, one, {5, -2000000}},           {64, one, {LONG_MIN, LONG_MIN}},
                      {-1, none, {-1, 5}},    {64, one, {LONG_MAX, 999999}}, {64, one, {0, 2000000}},
                      {64, one, {LONG_MAX, 1999999}}};
         for (const auto &c : cases) {

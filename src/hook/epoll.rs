@@ -87,7 +87,7 @@ unsafe fn epoll_wait_hooked(
     timeout: c_int,
     env: &Env,
 ) -> c_int {
-    if timeout == 0 || env.running().is_main() {
+    if timeout == 0 || until::cannot_yield(env) {
         // SAFETY: the caller's arguments.
         return unsafe { (real::get().epoll_wait)(epfd, events, count, timeout) };
     }
@@ -127,7 +127,7 @@ unsafe fn epoll_pwait_hooked(
     mask: *const sigset_t,
     env: &Env,
 ) -> c_int {
-    if timeout == 0 || env.running().is_main() {
+    if timeout == 0 || until::cannot_yield(env) {
         // SAFETY: the caller's arguments.
         return unsafe { (real::get().epoll_pwait)(epfd, events, count, timeout, mask) };
     }
@@ -169,7 +169,7 @@ unsafe fn epoll_pwait2_hooked(
 ) -> c_int {
     // SAFETY: null, or the caller's.
     let time = unsafe { timeout.as_ref() }.copied();
-    if env.running().is_main() || time.is_some_and(|time| until::returns_at_once(&time)) {
+    if until::cannot_yield(env) || time.is_some_and(|time| until::returns_at_once(&time)) {
         // SAFETY: the caller's arguments.
         return unsafe { (real::get().epoll_pwait2)(epfd, events, count, timeout, mask) };
     }

@@ -115,7 +115,7 @@ unsafe fn ppoll_hooked(
 ) -> c_int {
     // SAFETY: null, or the caller's.
     let time = unsafe { timeout.as_ref() }.copied();
-    if env.running().is_main() || time.is_some_and(|time| until::returns_at_once(&time)) {
+    if until::cannot_yield(env) || time.is_some_and(|time| until::returns_at_once(&time)) {
         // SAFETY: the caller's arguments.
         return unsafe { (real::get().ppoll)(fds, count, timeout, mask) };
     }

@@ -7,7 +7,7 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 
 use libc::{
     addrinfo, epoll_event, fd_set, hostent, iovec, mmsghdr, msghdr, nfds_t, off_t, pollfd, sigset_t, size_t,
@@ -102,7 +102,7 @@ real_functions! {
     sendto: fn(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, to: *const sockaddr, to_len: socklen_t) -> ssize_t
         = c"sendto", else raw!(SYS_sendto, fd, buf, len, flags, to, to_len);
     poll: fn(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int
-        = c"poll", else raw!(SYS_poll, fds, count, timeout);
+        = c"poll", else no_poll(fds, count, timeout);
     setsockopt: fn(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int
         = c"setsockopt", else raw!(SYS_setsockopt, fd, level, name, value, len);
     /// Variadic in C; one argument of pointer size covers every command.
@@ -136,7 +136,7 @@ real_functions! {
     ioctl: fn(fd: c_int, request: c_ulong, arg: usize) -> c_int = c"ioctl", else raw!(SYS_ioctl, fd, request, arg);
 
     select: fn(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *mut timeval) -> c_int
-        = c"select", else raw!(SYS_select, count, read, write, except, timeout);
+        = c"select", else no_select(count, read, write, except, timeout);
     pselect: fn(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *const timespec, mask: *const sigset_t) -> c_int
         = c"pselect", else no_pselect(count, read, write, except, timeout, mask);
     ppoll: fn(fds: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int
@@ -203,6 +203,40 @@ unsafe fn dup_onto(fd: c_int, copy: c_int) -> c_int {
 unsafe fn close_all_from(first: c_int) {
     // SAFETY: the caller's argument.
     let _: c_int = unsafe { raw!(SYS_close_range, first.max(0), c_uint::MAX, 0) };
+}
+
+/// poll without the C library: not every machine has the system call.
+///
+/// # Safety
+/// As poll(2).
+unsafe fn no_poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+    let time = timespec { tv_sec: (timeout / 1000).into(), tv_nsec: i64::from(timeout % 1000) * 1_000_000 };
+    let time = if timeout < 0 { null() } else { &raw const time };
+    // SAFETY: the caller's arguments, and a time of ours.
+    unsafe { no_ppoll(fds, count, time, null()) }
+}
+
+/// select without the C library, likewise.
+///
+/// # Safety
+/// As select(2).
+unsafe fn no_select(
+    count: c_int,
+    read: *mut fd_set,
+    write: *mut fd_set,
+    except: *mut fd_set,
+    timeout: *mut timeval,
+) -> c_int {
+    // SAFETY: null, or a time of the caller's.
+    let Some(timeout) = (unsafe { timeout.as_mut() }) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { no_pselect(count, read, write, except, null(), null()) };
+    };
+    let mut left = super::until::of_timeval(timeout);
+    // SAFETY: the caller's arguments; the kernel writes what is left of our time.
+    let found: c_int = unsafe { raw!(SYS_pselect6, count, read, write, except, &raw mut left, 0) };
+    *timeout = timeval { tv_sec: left.tv_sec, tv_usec: left.tv_nsec / 1000 };
+    found
 }
 
 /// ppoll without the C library, which leaves the time-out as it is.

@@ -227,13 +227,9 @@ unsafe fn select_hooked(
     env: &Env,
 ) -> c_int {
     // SAFETY: null, or the caller's.
-    let time = unsafe { timeout.as_ref() }.map(|time| timespec {
-        // Microseconds may be more than a second here.
-        tv_sec: time.tv_sec.saturating_add(time.tv_usec / 1_000_000),
-        tv_nsec: time.tv_usec % 1_000_000 * 1000,
-    });
+    let time = unsafe { timeout.as_ref() }.map(until::of_timeval);
     let sets = match time {
-        _ if env.running().is_main() => None,
+        _ if until::cannot_yield(env) => None,
         Some(time) if until::returns_at_once(&time) => None,
         _ => Sets::new(count, [read, write, except]),
     };
@@ -289,7 +285,7 @@ unsafe fn pselect_hooked(
     // SAFETY: null, or the caller's.
     let time = unsafe { timeout.as_ref() }.copied();
     let sets = match time {
-        _ if env.running().is_main() => None,
+        _ if until::cannot_yield(env) => None,
         Some(time) if until::returns_at_once(&time) => None,
         _ => Sets::new(count, [read, write, except]),
     };

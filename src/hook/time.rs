@@ -25,7 +25,7 @@ same_signature!(clock_nanosleep: fn(clockid_t, c_int, *const timespec, *mut time
 /// Sleeps for `time`, which is valid. `Err`: what is left of it. `None`: this coroutine cannot sleep without
 /// stopping the thread. errno stays as it was.
 fn sleep_for(env: &Env, time: timespec) -> Option<Result<(), timespec>> {
-    if env.running().is_main() {
+    if until::cannot_yield(env) {
         return None;
     }
     let errno = Errno::last();
@@ -197,7 +197,7 @@ const LOOK_AGAIN: u64 = 1000;
 fn sleep_until(clock: clockid_t, time: Option<&timespec>, env: &Env) -> Option<c_int> {
     let time = *time.filter(|time| !until::returns_at_once(time))?;
     let mut left = clock::until(clock, &time)?;
-    if env.running().is_main() {
+    if until::cannot_yield(env) {
         return None;
     }
     let errno = Errno::last();

@@ -2,7 +2,7 @@
 
 use core::ffi::c_int;
 
-use libc::timespec;
+use libc::{timespec, timeval};
 
 use crate::event::{self, Wanted};
 use crate::routine::Env;
@@ -28,6 +28,18 @@ fn is_valid(time: &timespec) -> bool {
 /// A time-out in milliseconds; negative: none.
 pub(super) fn of_ms(ms: c_int) -> Option<timespec> {
     (ms >= 0).then(|| timespec { tv_sec: (ms / 1000).into(), tv_nsec: i64::from(ms % 1000) * 1_000_000 })
+}
+
+/// Whether a call has to be the plain one: on the main coroutine, or in a signal handler that interrupts the
+/// library.
+pub(super) fn cannot_yield(env: &Env) -> bool {
+    env.running().is_main() || env.is_busy()
+}
+
+/// select's time, whose microseconds may be more than a second; not valid if that is not.
+pub(super) fn of_timeval(time: &timeval) -> timespec {
+    let nanos = if time.tv_usec < 0 { -1 } else { time.tv_usec % 1_000_000 * 1000 };
+    timespec { tv_sec: time.tv_sec.saturating_add(time.tv_usec / 1_000_000), tv_nsec: nanos }
 }
 
 /// A look that does not wait.
