@@ -156,6 +156,28 @@ MENDED(SignalMask, counts_for_its_call_alone)
     });
 }
 
+MENDED(SignalMask, of_a_coroutine_that_another_thread_releases_counts_no_more)
+{
+    Chosen all("all");
+    HandlerFor usr1(SIGUSR1);
+    BlockedSignal blocked(SIGUSR1);
+    on_thread([] {
+        Co co([] {
+            co_enable_hook_sys();
+            const sigset_t none = no_signals();
+            pselect(0, nullptr, nullptr, nullptr, nullptr, &none);
+        });
+        co.resume();
+        loop_rounds(2);
+        stCoRoutine_t *left = co.forget();
+        std::thread([left] { co_release(left); }).join();
+        loop_rounds(2);
+        pthread_kill(pthread_self(), SIGUSR1);
+        loop_rounds(5);
+        EXPECT_EQ(0, handled);
+    });
+}
+
 MENDED(Signal, with_a_handler_ends_every_such_wait_by_EINTR)
 {
     Chosen all("all");
