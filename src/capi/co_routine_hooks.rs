@@ -6,6 +6,7 @@ use libc::{sockaddr, socklen_t};
 
 use super::co_routine::pfn_co_log_t;
 use super::fail;
+use crate::event;
 use crate::hook;
 use crate::routine::environ;
 use crate::sys::errno::Errno;
@@ -74,6 +75,19 @@ pub unsafe extern "C-unwind" fn co_set_hooks(words: *const c_char) -> c_int {
     }
     // SAFETY: a string, as the caller vouches.
     match hook::choice::set(unsafe { CStr::from_ptr(words) }.to_bytes()) {
+        Ok(()) => 0,
+        Err(error) => fail(error),
+    }
+}
+
+/// Sets how many threads of the process at most look names up for coroutines with hooks on; each calls the C
+/// library's own function. They are made when they are needed, have all signals blocked, and end when they
+/// have been idle for five seconds. Lookups beyond that number wait their turn. Not in libco.
+///
+/// count: 1 to 1024; 16 if this is never called. Returns 0, or -1 with errno EINVAL; then nothing has changed.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn co_set_helper_threads(count: c_int) -> c_int {
+    match event::set_helpers(count) {
         Ok(()) => 0,
         Err(error) => fail(error),
     }

@@ -67,6 +67,7 @@ twins! {
     co_set_timeout(fd: c_int, read_ms: c_int, write_ms: c_int) -> c_int
         = "_Z14co_set_timeoutiii" => co_routine_hooks::co_set_timeout;
     co_set_hooks(words: *const c_char) -> c_int = "_Z12co_set_hooksPKc" => co_routine_hooks::co_set_hooks;
+    co_set_helper_threads(count: c_int) -> c_int = "_Z21co_set_helper_threadsi" => co_routine_hooks::co_set_helper_threads;
     co_hook_fd(fd: c_int) -> c_int = "_Z10co_hook_fdi" => co_routine_hooks::co_hook_fd;
     co_set_log_handler(handler: pfn_co_log_t) = "_Z18co_set_log_handlerPFvPKcE" => co_routine_hooks::co_set_log_handler;
 

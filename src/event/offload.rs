@@ -5,11 +5,11 @@
 //! ```
 //!
 //! Helpers are made when there is work, have all signals blocked, and end after some idle seconds.
-//! A coroutine that is released while its job runs leaves the job behind: the helper frees it. All of it
-//! under one lock. A child of fork has no helpers: jobs under way are queued again.
+//! A coroutine that is released while its job runs leaves the job behind: the helper frees it, with what
+//! the call made. All of it under one lock. A child of fork has no helpers: jobs under way are queued again.
 
 use core::cell::Cell;
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null, null_mut};
 
@@ -22,8 +22,8 @@ use crate::sys::errno::Errno;
 use crate::sys::lock::{Lock, Signal, with_signals_blocked};
 use crate::util::list::{Link, List};
 
-/// One call to make. The first member of a C heap object that holds arguments and results; `free`d by
-/// whoever is last.
+/// One call to make. The first member of an object that holds arguments and results; freed by whoever is
+/// last.
 #[repr(C)]
 pub(crate) struct Job {
     /// In QUEUE, or in a loop's list of finished jobs.
@@ -32,6 +32,8 @@ pub(crate) struct Job {
     in_loop: Link,
     /// Does the work, on a helper thread.
     work: unsafe fn(*mut Job),
+    /// Frees the whole object and what `work` made. LOCK may be held.
+    free: unsafe fn(*mut Job),
     co: Cell<*const Coroutine>,
     loop_id: Cell<u32>,
     finished: Cell<*const JobList>,
@@ -48,11 +50,12 @@ enum State {
 }
 
 impl Job {
-    pub(crate) const fn new(work: unsafe fn(*mut Job)) -> Self {
+    pub(crate) const fn new(work: unsafe fn(*mut Job), free: unsafe fn(*mut Job)) -> Self {
         Job {
             link: Link::new(),
             in_loop: Link::new(),
             work,
+            free,
             co: Cell::new(null()),
             loop_id: Cell::new(0),
             finished: Cell::new(null()),
@@ -68,17 +71,26 @@ pub(crate) struct JobList {
     done: List,
 }
 
-/// Helper threads at most.
-const HELPERS: usize = 4;
+/// Helper threads at most, unless `set_helpers` was called: enough that a few names whose servers are
+/// silent do not hold up the others, and each costs little.
+const HELPERS: usize = 16;
+/// What `set_helpers` takes.
+const MOST_HELPERS: usize = 1024;
 /// How long a helper without work stays, in seconds.
 const IDLE_SECONDS: libc::time_t = 5;
-/// A helper's stack: name service modules are not small.
+/// A helper's stack: name service modules are not small. (The C library's own use some 20 KiB.)
 const HELPER_STACK: usize = 512 * 1024;
 
 struct Helpers {
     queue: List,
+    /// Jobs in `queue`.
+    queued: Cell<usize>,
+    most: Cell<usize>,
     threads: Cell<usize>,
+    /// Of these, how many wait for work.
     idle: Cell<usize>,
+    /// And how many have been made and have not come for their first job yet.
+    fresh: Cell<usize>,
 }
 
 // SAFETY: everything is touched with LOCK held.
@@ -86,38 +98,87 @@ unsafe impl Sync for Helpers {}
 
 static LOCK: Lock = Lock::new();
 static WORK_CAME: Signal = Signal::new();
-static HELP: Helpers = Helpers { queue: List::new(), threads: Cell::new(0), idle: Cell::new(0) };
+static HELP: Helpers = Helpers {
+    queue: List::new(),
+    queued: Cell::new(0),
+    most: Cell::new(HELPERS),
+    threads: Cell::new(0),
+    idle: Cell::new(0),
+    fresh: Cell::new(0),
+};
+
+impl Helpers {
+    /// Puts a job that is in no queue at the end. LOCK is held.
+    fn put(&self, job: &Job) {
+        job.state.set(State::Queued);
+        // SAFETY: a job whose state is not Queued is in no queue; a helper takes it out, or whoever frees it
+        // does first.
+        unsafe { self.queue.push_back(&job.link) };
+        self.queued.set(self.queued.get() + 1);
+    }
+
+    /// Takes the oldest job. LOCK is held.
+    fn take(&self) -> Option<*mut Job> {
+        let job: *mut Job = self.queue.pop_front()?.cast_mut().cast();
+        self.queued.set(self.queued.get() - 1);
+        Some(job)
+    }
+}
 
 /// Held across fork.
 pub(crate) fn fork_lock() -> &'static Lock {
     &LOCK
 }
 
-/// Runs a job on a helper thread and waits for it, in a coroutine. `Err`: it was not run to its end (no
-/// helper to be had, or somebody resumed the coroutine by hand), and the job is not the caller's any more.
+/// co_set_helper_threads. `EINVAL` out of bounds.
+pub(crate) fn set_helpers(most: c_int) -> Result<(), Errno> {
+    let most = usize::try_from(most).map_err(|_| Errno(libc::EINVAL))?;
+    if most == 0 || most > MOST_HELPERS {
+        return Err(Errno(libc::EINVAL));
+    }
+    LOCK.with(|| {
+        HELP.most.set(most);
+        // Those beyond it end when their work is done, or when they have been idle for long enough.
+        have_helpers();
+    });
+    Ok(())
+}
+
+/// How a job went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ran {
+    /// To its end: it is the caller's again.
+    Done,
+    /// Not at all, no thread is to be had: it is the caller's again.
+    NoHelper,
+    /// Somebody resumed the coroutine by hand, or its loop is gone: the job is not the caller's any more.
+    Left,
+}
+
+/// Runs a job on a helper thread and waits for it, in a coroutine.
 ///
 /// # Safety
-/// `job` is the first member of a C heap object filled for `work`, in no list. After `Ok` it is the
-/// caller's again.
-pub(crate) unsafe fn run_job(env: &Env, reactor: &Reactor, job: *mut Job) -> Result<(), Errno> {
+/// `job` is the first member of an object filled for `work` and `free`, new, and nobody else's.
+pub(crate) unsafe fn run_job(env: &Env, reactor: &Reactor, job: *mut Job) -> Ran {
     let co = Co::of(env.running());
     // SAFETY: as the caller vouches.
     let this = unsafe { &*job };
     this.co.set(co.as_ptr());
     this.loop_id.set(reactor.id());
     this.finished.set(&reactor.jobs);
-    let helper = LOCK.with(|| {
+    let helped = LOCK.with(|| {
+        HELP.put(this);
+        have_helpers();
+        if HELP.threads.get() == 0 {
+            this.unlink();
+            return false;
+        }
         // SAFETY: a new job is in no list, and whoever frees it unlinks it first. LOCK is held.
         unsafe { reactor.jobs.all.push_back(&this.in_loop) };
-        // SAFETY: the same of its other link: a helper takes it out, or `unlink` does.
-        unsafe { HELP.queue.push_back(&this.link) };
-        have_helper()
+        true
     });
-    if let Err(error) = helper {
-        LOCK.with(|| this.unlink());
-        // SAFETY: in no list, and nobody else has seen it.
-        unsafe { libc::free(job.cast()) };
-        return Err(error);
+    if !helped {
+        return Ran::NoHelper;
     }
     env.guarded(|| {
         co.wait.more.set(job.cast());
@@ -125,32 +186,37 @@ pub(crate) unsafe fn run_job(env: &Env, reactor: &Reactor, job: *mut Job) -> Res
     });
     wait::suspend(env, co);
     co.wait.more.set(null_mut());
-    if co.wait.outcome() == Outcome::Woken { Ok(()) } else { Err(Errno(libc::EINTR)) }
+    if co.wait.outcome() == Outcome::Woken { Ran::Done } else { Ran::Left }
 }
 
 impl Job {
     /// LOCK is held.
     fn unlink(&self) {
+        if self.state.get() == State::Queued {
+            HELP.queued.set(HELP.queued.get() - 1);
+        }
         self.link.unlink();
         self.in_loop.unlink();
     }
 }
 
-/// Sees to it that somebody takes the queue's work. LOCK is held.
-fn have_helper() -> Result<(), Errno> {
+/// Sees to it that somebody takes the queue's work: wakes an idle helper, and makes as many as there are
+/// jobs that no idle one will take. LOCK is held.
+fn have_helpers() {
+    if HELP.queued.get() == 0 {
+        return;
+    }
     if HELP.idle.get() > 0 {
         WORK_CAME.raise_one();
-        return Ok(());
     }
-    if HELP.threads.get() < HELPERS {
-        match start_helper() {
-            Ok(()) => HELP.threads.set(HELP.threads.get() + 1),
-            // The others will get to it.
-            Err(error) if HELP.threads.get() == 0 => return Err(error),
-            Err(_) => {}
+    while HELP.queued.get() > HELP.idle.get() + HELP.fresh.get() && HELP.threads.get() < HELP.most.get() {
+        if start_helper().is_err() {
+            // Those that there are will get to it.
+            return;
         }
+        HELP.threads.set(HELP.threads.get() + 1);
+        HELP.fresh.set(HELP.fresh.get() + 1);
     }
-    Ok(())
 }
 
 fn start_helper() -> Result<(), Errno> {
@@ -176,43 +242,54 @@ fn start_helper() -> Result<(), Errno> {
 /// A helper thread's life.
 extern "C" fn help(_: *mut c_void) -> *mut c_void {
     LOCK.lock();
-    loop {
-        let Some(link) = HELP.queue.pop_front() else {
-            HELP.idle.set(HELP.idle.get() + 1);
-            let in_time = WORK_CAME.wait(&LOCK, IDLE_SECONDS);
-            HELP.idle.set(HELP.idle.get() - 1);
-            if !in_time && HELP.queue.is_empty() {
-                break;
-            }
-            continue;
-        };
-        let job: *mut Job = link.cast_mut().cast();
-        // SAFETY: `link` is a job's first member; a queued job is alive.
-        let this = unsafe { &*job };
-        this.state.set(State::Running);
-        LOCK.unlock();
-        // SAFETY: `work` belongs to this job.
-        unsafe { (this.work)(job) };
-        LOCK.lock();
-        if this.state.get() == State::Abandoned {
-            // SAFETY: nobody waits for it, and it is in no list.
-            unsafe { libc::free(job.cast()) };
+    HELP.fresh.set(HELP.fresh.get() - 1);
+    while HELP.threads.get() <= HELP.most.get() {
+        if let Some(job) = HELP.take() {
+            // SAFETY: a queued job is alive.
+            unsafe { serve(job) };
             continue;
         }
-        this.state.set(State::Finished);
-        // SAFETY: a loop abandons its jobs before it goes, and this one is not abandoned.
-        let finished = unsafe { &*this.finished.get() };
-        // SAFETY: the job left the queue when it was taken from there, and leaves this list before it is
-        // freed. LOCK is held.
-        unsafe { finished.done.push_back(&this.link) };
-        let id = this.loop_id.get();
-        LOCK.unlock();
-        kick_loop(id);
-        LOCK.lock();
+        HELP.idle.set(HELP.idle.get() + 1);
+        let in_time = WORK_CAME.wait(&LOCK, IDLE_SECONDS);
+        HELP.idle.set(HELP.idle.get() - 1);
+        if !in_time && HELP.queue.is_empty() {
+            break;
+        }
     }
     HELP.threads.set(HELP.threads.get() - 1);
+    // One too many goes without having taken what it may have been woken for.
+    have_helpers();
     LOCK.unlock();
     null_mut()
+}
+
+/// Runs a job that was taken from the queue. LOCK is held, but not meanwhile.
+///
+/// # Safety
+/// The job is alive and in no queue.
+unsafe fn serve(job: *mut Job) {
+    // SAFETY: alive, as the caller vouches: whoever drops a running job leaves it to us.
+    let this = unsafe { &*job };
+    this.state.set(State::Running);
+    LOCK.unlock();
+    // SAFETY: `work` belongs to this job.
+    unsafe { (this.work)(job) };
+    LOCK.lock();
+    if this.state.get() == State::Abandoned {
+        // SAFETY: nobody waits for it, and it is in no list.
+        unsafe { (this.free)(job) };
+        return;
+    }
+    this.state.set(State::Finished);
+    // SAFETY: a loop abandons its jobs before it goes, and this one is not abandoned.
+    let finished = unsafe { &*this.finished.get() };
+    // SAFETY: the job left the queue when it was taken from there, and leaves this list before it is
+    // freed. LOCK is held.
+    unsafe { finished.done.push_back(&this.link) };
+    let id = this.loop_id.get();
+    LOCK.unlock();
+    kick_loop(id);
+    LOCK.lock();
 }
 
 /// Wakes the coroutines whose jobs are finished. In a guarded section of the loop's thread.
@@ -251,7 +328,7 @@ fn drop_job(job: *mut Job) {
         return this.state.set(State::Abandoned);
     }
     // SAFETY: queued or finished, and now in no list: nobody else knows it.
-    unsafe { libc::free(job.cast()) };
+    unsafe { (this.free)(job) };
 }
 
 /// The loop ends: its coroutines will not be woken.
@@ -280,9 +357,8 @@ pub(crate) fn after_fork(reactor: &Reactor) {
         // SAFETY: a job in the loop's list is alive.
         let this = unsafe { &*job };
         if this.state.get() == State::Running {
-            this.state.set(State::Queued);
-            // SAFETY: a running job is in no queue. The child has one thread: nobody else is here.
-            unsafe { HELP.queue.push_back(&this.link) };
+            // The child has one thread: nobody else is here.
+            HELP.put(this);
         }
     }
 }
@@ -294,7 +370,11 @@ pub(crate) fn forget_after_fork(reactor: &Reactor) {
         at = reactor.jobs.all.after(link);
         let job = link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast::<Job>();
         // SAFETY: a job in the loop's list is alive.
-        unsafe { (*job).link.unlink() };
+        let this = unsafe { &*job };
+        if this.state.get() == State::Queued {
+            HELP.queued.set(HELP.queued.get() - 1);
+        }
+        this.link.unlink();
     }
 }
 
@@ -302,15 +382,11 @@ pub(crate) fn forget_after_fork(reactor: &Reactor) {
 pub(crate) fn no_threads_after_fork() {
     HELP.threads.set(0);
     HELP.idle.set(0);
+    HELP.fresh.set(0);
     WORK_CAME.renew();
 }
 
-/// Starts a helper if there is work and nobody to do it (after a fork).
+/// Starts helpers if there is work and nobody to do it (after a fork).
 pub(crate) fn restart() {
-    LOCK.with(|| {
-        if !HELP.queue.is_empty() {
-            // If there is none to be had the next job's coroutine will hear of it.
-            let _ = have_helper();
-        }
-    });
+    LOCK.with(have_helpers);
 }

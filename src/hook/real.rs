@@ -160,6 +160,7 @@ real_functions! {
 
     getaddrinfo: fn(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo) -> c_int
         = c"getaddrinfo", else libc::EAI_FAIL;
+    freeaddrinfo: fn(list: *mut addrinfo) -> () = c"freeaddrinfo", else ();
     getnameinfo: fn(address: *const sockaddr, len: socklen_t, host: *mut c_char, host_len: socklen_t, service: *mut c_char, service_len: socklen_t, flags: c_int) -> c_int
         = c"getnameinfo", else libc::EAI_FAIL;
     gethostbyname2: fn(name: *const c_char, family: c_int) -> *mut hostent = c"gethostbyname2", else no_host(name);
