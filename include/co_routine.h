@@ -323,6 +323,15 @@ int co_set_timeout(int fd, int read_ms, int write_ms);
 int co_set_hooks(const char *words);
 
 /**
+ * Sets how many threads of the process at most look names up for coroutines with hooks on; each calls the C
+ * library's own function. They are made when they are needed, have all signals blocked, and end when they
+ * have been idle for five seconds. Lookups beyond that number wait their turn. Not in libco.
+ *
+ * count: 1 to 1024; 16 if this is never called. Returns 0, or -1 with errno EINVAL; then nothing has changed.
+ */
+int co_set_helper_threads(int count);
+
+/**
  * Makes a descriptor known to the hooks that they do not know: made before hooks were on, by another
  * library, inherited. Its mode is left as it is; reads and writes on it in a coroutine with hooks on are
  * cooperative from now on, with time-outs for ever (co_set_timeout sets others). Not in libco.
