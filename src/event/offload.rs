@@ -91,6 +91,10 @@ struct Helpers {
     idle: Cell<usize>,
     /// And how many have been made and have not come for their first job yet.
     fresh: Cell<usize>,
+    /// How much more than HELPER_STACK a helper gets. The C library gives a new thread the stack of one that
+    /// fork left behind, if it is large enough, and with it that one's resolver, whose sockets are the
+    /// parent's: so a child asks for a little more.
+    more_stack: Cell<usize>,
 }
 
 // SAFETY: everything is touched with LOCK held.
@@ -105,6 +109,7 @@ static HELP: Helpers = Helpers {
     threads: Cell::new(0),
     idle: Cell::new(0),
     fresh: Cell::new(0),
+    more_stack: Cell::new(0),
 };
 
 impl Helpers {
@@ -228,7 +233,7 @@ fn start_helper() -> Result<(), Errno> {
     // SAFETY: initialised by the call above.
     unsafe { libc::pthread_attr_setdetachstate(attr, libc::PTHREAD_CREATE_DETACHED) };
     // SAFETY: initialised; a size the C library refuses would leave its own.
-    unsafe { libc::pthread_attr_setstacksize(attr, HELPER_STACK) };
+    unsafe { libc::pthread_attr_setstacksize(attr, HELPER_STACK + HELP.more_stack.get()) };
     // The new thread inherits the full mask: the program's handlers never run there.
     let status = with_signals_blocked(|| {
         // SAFETY: `attr` is initialised and `thread` ours to write; `help` needs no argument.
@@ -380,6 +385,9 @@ pub(crate) fn forget_after_fork(reactor: &Reactor) {
 
 /// In a child of fork: the helpers stayed behind.
 pub(crate) fn no_threads_after_fork() {
+    if HELP.threads.get() > 0 {
+        HELP.more_stack.set(HELP.more_stack.get() + 4096);
+    }
     HELP.threads.set(0);
     HELP.idle.set(0);
     HELP.fresh.set(0);
