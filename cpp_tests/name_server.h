@@ -129,12 +129,12 @@ private:
     {
         const size_t name_end = question.find('\0', 12);
         const std::vector<std::string> labels = labels_of(question);
-        if (labels.size() < 2 || labels[0] == "never") {
+        if (labels.empty() || labels[0] == "never") {
             return "";
         }
         const int type = question[name_end + 2];
-        const int number = atoi(labels[0].c_str());
-        const bool both = labels[1] == "both";
+        const int number = labels.size() > 1 ? atoi(labels[0].c_str()) : 0;
+        const bool both = labels.size() > 1 && labels[1] == "both";
         std::string data;
         if (number > 0 && number < 200 && type == 12) {
             const std::string name = std::to_string(number);
