@@ -77,6 +77,10 @@ pub unsafe extern "C-unwind" fn getaddrinfo(
     hints: *const addrinfo,
     result: *mut *mut addrinfo,
 ) -> c_int {
+    // A fully static program gets freeaddrinfo from the C library's archive, in one object with a getaddrinfo
+    // that is not weak: so ours must be, and that one serves there. (The assembler warns that it changes.)
+    // SAFETY: no instruction.
+    unsafe { core::arch::asm!(".weak getaddrinfo", options(nomem, nostack, preserves_flags)) };
     match active_for(Hook::Getaddrinfo) {
         // SAFETY: the caller's arguments.
         Some(env) => unsafe { getaddrinfo_hooked(env, node, service, hints, result) },
