@@ -125,7 +125,7 @@ TEST_P(EachLookup, leaves_nothing_behind_when_its_coroutine_is_released_or_reset
             return static_cast<long>(mallinfo2().uordblks);
         };
         const long before = in_use_after();
-        // A list of addresses is about 100 bytes: a thousand of them would show.
+        // A job is 150 bytes or more: a thousand of them would show.
         EXPECT_LT(in_use_after() - before, 64 * 1024);
         EXPECT_FALSE(ran_on);
         EXPECT_LE(threads(), 2 + 16); // the process's first, this one, the helpers
@@ -194,6 +194,28 @@ TEST_P(EachLookup, is_made_in_place_where_no_thread_can_be_had)
 
 INSTANTIATE_TEST_SUITE_P(Names, EachLookup, testing::ValuesIn(lookups()),
                          [](const testing::TestParamInfo<Lookup> &info) { return std::string(info.param.name); });
+
+TEST(Getaddrinfo, frees_the_lists_that_nobody_came_back_for)
+{
+    EXPECT_IN_OWN_NETWORK(5, [] {
+        NameServer server(0);
+        ASSERT_TRUE(server.bound());
+        const auto in_use_after = [] {
+            for (int round = 0; round < 125; ++round) {
+                Group group;
+                for (int n = 1; n <= 16; ++n) {
+                    group.go_hooked([n] { lookups()[0].ask(n); });
+                }
+                // The helpers finish; no loop runs to collect it.
+                std::this_thread::sleep_for(std::chrono::milliseconds(5));
+            }
+            return static_cast<long>(mallinfo2().uordblks);
+        };
+        const long before = in_use_after();
+        // 2000 lists of about 80 bytes.
+        EXPECT_LT(in_use_after() - before, 64 * 1024);
+    });
+}
 
 TEST(HelperThreads, are_as_many_as_asked_for_and_no_more)
 {
