@@ -78,15 +78,15 @@ hooks! {
     GethostbyaddrR: "gethostbyaddr_r" Default, "as gethostbyname_r";
     SecureGetenv: "secure_getenv" Default, "as getenv";
 
-    Accept: "accept" Added, "waits on a listener made by a hooked socket(); the new socket is known to the hooks";
+    Accept: "accept" Added, "waits on a listener that the hooks know; the new socket is known to them, too";
     Accept4: "accept4" Added, "as accept";
     Readv: "readv" Added, "as read";
     Writev: "writev" Added, "as write";
     Recvmsg: "recvmsg" Added, "as recv";
-    Recvmmsg: "recvmmsg" Added, "waits for the first message, then takes what is there, as the manual's flags and time-out say";
+    Recvmmsg: "recvmmsg" Added, "waits for each message, or with MSG_WAITFORONE for the first";
     Sendmsg: "sendmsg" Added, "as send";
     Sendmmsg: "sendmmsg" Added, "as send, message by message";
-    Sendfile: "sendfile" ["sendfile64"] Added, "waits for room at the receiving socket";
+    Sendfile: "sendfile" ["sendfile64"] Added, "waits for room at the receiving socket or pipe, until all is sent";
     Socketpair: "socketpair" Added, "makes both known to the hooks";
     Pipe: "pipe" Added, "makes both ends known to the hooks";
     Pipe2: "pipe2" Added, "as pipe";
@@ -111,6 +111,9 @@ hooks! {
     Dup3: "dup3" Noticed, "as dup2";
     CloseRange: "close_range" Noticed, "as close, for each";
     Closefrom: "closefrom" Noticed, "as close, for each";
+    Fclose: "fclose" Noticed, "as close, for the stream's number";
+    Ioctl: "ioctl" Noticed, "FIONBIO: as fcntl's F_SETFL; all other requests are libc's";
+    Getsockopt: "getsockopt" Noticed, "SO_RCVTIMEO and SO_SNDTIMEO: what co_set_timeout set";
 }
 
 /// What is on unless somebody chooses.

@@ -3,8 +3,11 @@
 
 use core::ffi::c_int;
 
-use super::fd_table::{self, NONBLOCK_BELOW, NONBLOCK_BY_PROGRAM};
+use super::fd_table::{self, ADDED, NONBLOCK_BELOW, NONBLOCK_BY_PROGRAM};
 use super::{active, real};
+
+/// The signature of the libc crate's function.
+const _: unsafe extern "C" fn(c_int, c_int, ...) -> c_int = libc::fcntl;
 
 type RealFcntl = unsafe extern "C-unwind" fn(c_int, c_int, usize) -> c_int;
 
@@ -18,7 +21,9 @@ unsafe fn control(real: RealFcntl, fd: c_int, command: c_int, arg: usize) -> c_i
             let flags = unsafe { real(fd, command, arg) };
             match fd_table::get(fd) {
                 // What the program did not set it does not see.
-                Some(record) if flags >= 0 && !record.has(NONBLOCK_BY_PROGRAM) => flags & !libc::O_NONBLOCK,
+                Some(record) if flags >= 0 && !record.has(NONBLOCK_BY_PROGRAM | ADDED) => {
+                    flags & !libc::O_NONBLOCK
+                }
                 _ => flags,
             }
         }
@@ -28,7 +33,8 @@ unsafe fn control(real: RealFcntl, fd: c_int, command: c_int, arg: usize) -> c_i
                 return unsafe { real(fd, command, arg) };
             };
             let wanted = arg as c_int;
-            let below = if active().is_some() { wanted | libc::O_NONBLOCK } else { wanted };
+            let ours = if active().is_some() && !record.has(ADDED) { libc::O_NONBLOCK } else { 0 };
+            let below = wanted | ours;
             // SAFETY: the caller's descriptor, and flags.
             let result = unsafe { real(fd, command, below as usize) };
             if result == 0 {

@@ -27,6 +27,16 @@ const FILLED: u32 = 4;
 pub(super) const WRITE_TIMEOUT_SET: u32 = 8;
 /// Not a socket: a pipe, an eventfd, a terminal.
 pub(super) const NOT_A_SOCKET: u32 = 16;
+/// libco's own hooks would not know it: it never becomes non-blocking underneath on our account.
+pub(super) const ADDED: u32 = 32;
+/// It takes no RWF_NOWAIT for reads (for writes): asked by poll first.
+pub(super) const READ_BY_POLL: u32 = 64;
+pub(super) const WRITE_BY_POLL: u32 = 128;
+/// SO_RCVTIMEO was set: sockets accepted from a listener inherit it, or SO_SNDTIMEO.
+pub(super) const READ_TIMEOUT_SET: u32 = 256;
+/// The time-out is co_set_timeout's: the kernel does not know it.
+const READ_MS_BY_CALL: u32 = 512;
+const WRITE_MS_BY_CALL: u32 = 1024;
 
 /// Reads in a row that may go without a pass through the loop.
 const STREAK: u16 = 64;
@@ -146,9 +156,23 @@ impl Record {
         if write {
             self.set_times(self.read_ms(), ms);
             self.put(WRITE_TIMEOUT_SET, true);
+            self.put(WRITE_MS_BY_CALL, false);
         } else {
             self.set_times(ms, self.write_ms());
+            self.put(READ_TIMEOUT_SET, true);
+            self.put(READ_MS_BY_CALL, false);
         }
+    }
+
+    /// SO_RCVTIMEO (or SO_SNDTIMEO) as co_set_timeout set it; `None`: the kernel knows better.
+    pub(super) fn timeout_by_call(&self, write: bool) -> Option<libc::timeval> {
+        let (flag, ms) = match write {
+            true => (WRITE_MS_BY_CALL, self.write_ms()),
+            false => (READ_MS_BY_CALL, self.read_ms()),
+        };
+        // For ever is zero there.
+        let ms = self.has(flag).then_some(ms.max(0))?;
+        Some(libc::timeval { tv_sec: (ms / 1000).into(), tv_usec: (ms % 1000 * 1000).into() })
     }
 
     /// Whether a read may be tried before waiting: the last one filled its buffer, and not too often yet.
@@ -212,7 +236,7 @@ pub(super) fn record(fd: c_int, flags: u32) -> Result<(), Errno> {
 /// As [`record`], for what libco does not know: it waits for ever unless told otherwise, as it did when it
 /// blocked.
 pub(super) fn record_added(fd: c_int, flags: u32) -> Result<(), Errno> {
-    record(fd, flags)?;
+    record(fd, flags | ADDED)?;
     if let Some(record) = get(fd) {
         record.set_times(-1, -1);
     }
@@ -306,6 +330,6 @@ pub(crate) fn set_timeouts(fd: c_int, read_ms: c_int, write_ms: c_int) -> Result
     }
     let record = get(fd).ok_or(Errno(libc::EBADF))?;
     record.set_times(read, write);
-    record.put(WRITE_TIMEOUT_SET, true);
+    record.put(WRITE_TIMEOUT_SET | READ_MS_BY_CALL | WRITE_MS_BY_CALL, true);
     Ok(())
 }

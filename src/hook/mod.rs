@@ -18,27 +18,40 @@
 //! | socket, receive, send, poll, fcntl, env, dns | one libc name, one function |
 //! | select, epoll, time | those that wait for several descriptors, or for the time alone |
 //! | until | what they share |
-//! | numbers | dup and its like: not cooperative, only noticed |
+//! | accept, vector, message, messages, sendfile | the same, if asked for |
+//! | make | pairs, eventfds, timers: made known, if asked for |
+//! | numbers, ioctl | dup and its like: not cooperative, only noticed |
 //! | io | what receive and send share |
+//! | whole | MSG_WAITALL |
+//! | file | one try of a read or write of what is no socket |
 
 #![expect(unreachable_pub, reason = "exported under their symbol names, not by path")]
 
+mod accept;
 pub(crate) mod choice;
 pub(crate) mod dns;
 mod env;
 mod epoll;
 mod fcntl;
 mod fd_table;
+mod file;
 mod io;
+mod ioctl;
+mod make;
+mod message;
+mod messages;
 mod numbers;
 mod poll;
 pub(crate) mod real;
 mod receive;
 mod select;
 mod send;
+mod sendfile;
 mod socket;
 mod time;
 mod until;
+mod vector;
+mod whole;
 
 pub(crate) use fd_table::{fork_lock, hand_over, set_timeouts};
 pub(crate) use socket::accept_recorded;
@@ -89,8 +102,13 @@ fn wait_for(env: &Env, fd: c_int, events: u16, deadline: Option<u64>) -> Result<
     match event::poll_one(env, env.reactor()?, fd, events, deadline) {
         Ok(0) if env.running().wait.outcome() != Outcome::Woken => Ok(Waited::Over),
         Err(event::Refused::Error(error)) => Err(error),
-        // Closed or not pollable: the call itself says what is wrong.
-        Ok(_) | Err(_) => Ok(Waited::Ready),
+        Err(event::Refused::AlwaysReady) => {
+            // A file of the kind that is never recorded: the number changed hands past us.
+            fd_table::not_ours(fd);
+            Ok(Waited::Ready)
+        }
+        // Closed: the call itself says what is wrong.
+        Ok(_) | Err(event::Refused::Closed) => Ok(Waited::Ready),
     }
 }
 

@@ -10,8 +10,8 @@ use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::ptr::{null, null_mut};
 
 use libc::{
-    addrinfo, epoll_event, fd_set, hostent, iovec, mmsghdr, msghdr, nfds_t, off_t, pollfd, sigset_t, size_t,
-    sockaddr, socklen_t, ssize_t, timespec, timeval,
+    FILE, addrinfo, epoll_event, fd_set, hostent, iovec, mmsghdr, msghdr, nfds_t, off_t, pollfd, sigset_t,
+    size_t, sockaddr, socklen_t, ssize_t, timespec, timeval,
 };
 
 use crate::sys::errno::Errno;
@@ -101,10 +101,13 @@ real_functions! {
         = c"recvfrom", else raw!(SYS_recvfrom, fd, buf, len, flags, from, from_len);
     sendto: fn(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, to: *const sockaddr, to_len: socklen_t) -> ssize_t
         = c"sendto", else raw!(SYS_sendto, fd, buf, len, flags, to, to_len);
+    fclose: fn(stream: *mut FILE) -> c_int = c"fclose", else _IO_fclose(stream);
     poll: fn(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int
         = c"poll", else no_poll(fds, count, timeout);
     setsockopt: fn(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int
         = c"setsockopt", else raw!(SYS_setsockopt, fd, level, name, value, len);
+    getsockopt: fn(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> c_int
+        = c"getsockopt", else raw!(SYS_getsockopt, fd, level, name, value, len);
     /// Variadic in C; one argument of pointer size covers every command.
     fcntl: fn(fd: c_int, command: c_int, arg: usize) -> c_int
         = c"fcntl", else raw!(SYS_fcntl, fd, command, arg);
@@ -181,6 +184,11 @@ real_functions! {
         = c"__recvfrom_chk", else overflow(fd as usize ^ buf.addr() ^ len ^ room ^ flags as usize ^ from.addr() ^ from_len.addr());
     poll_chk: fn(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int
         = c"__poll_chk", else overflow(fds.addr() ^ count as usize ^ timeout as usize ^ room) as c_int;
+}
+
+unsafe extern "C-unwind" {
+    /// glibc's fclose under its other name.
+    fn _IO_fclose(stream: *mut FILE) -> c_int;
 }
 
 /// dup2 without the C library: dup3, but for a number onto itself.

@@ -4,8 +4,8 @@
 //! hand-written epoll. Only if the last read filled its buffer the next one is tried at once, at most 64
 //! times in a row.
 //!
-//! What is recorded is a socket, and recv reads a socket for less than read does: so read, too, receives
-//! (and reads if the number belongs to something else by now).
+//! recv reads a socket for less than read does: so read, too, receives (and reads if the number belongs to
+//! something else by now).
 //!
 //! A read that waits keeps nothing on the stack: what it wants lies in the control block, and the
 //! coroutine goes on in [`goes_on`], which returns to the program in `read`'s place. On a copy stack that
@@ -16,9 +16,10 @@ use core::ptr::null_mut;
 
 use libc::{size_t, sockaddr, socklen_t, ssize_t};
 
-use super::fd_table::{self, NONBLOCK_BY_PROGRAM, Record};
-use super::io::{dont_wait, other_names, recorded, without_waiting, would_block};
-use super::{Waited, active, deadline, real, same_signature, wait_for};
+use super::fd_table::{self, NONBLOCK_BY_PROGRAM, NOT_A_SOCKET, Record};
+use super::io::{NEVER_WAITS, dont_wait, other_names, recorded, wait_then_try, without_waiting, would_block};
+use super::whole::receive_all;
+use super::{active, deadline, file, real, same_signature};
 use crate::event;
 use crate::routine::{Env, env as environment, yield_into};
 use crate::sys::errno::Errno;
@@ -57,26 +58,19 @@ fn receive_until(
     attempt: impl Fn(c_int) -> ssize_t,
 ) -> ssize_t {
     let flags = dont_wait(record);
-    loop {
-        let waited = match wait_for(env, fd, libc::POLLIN as u16, until) {
-            Ok(waited) => waited,
-            Err(error) => {
-                error.set();
-                return -1;
-            }
-        };
-        record.passed();
-        let got = attempt(flags);
-        if got >= 0 || !would_block() || waited == Waited::Over {
-            record.note_read(got > 0 && got == len as ssize_t);
-            return got;
-        }
-        // Somebody else took it: wait on.
-    }
+    let got = wait_then_try(env, record, fd, libc::POLLIN as u16, until, || attempt(flags));
+    record.note_read(got > 0 && got == len as ssize_t);
+    got
 }
 
 /// In `wait.count`: a recv, not a read. (No flag of recv has this bit.)
 const BY_RECV: u32 = 1 << 31;
+/// In `wait.count`, of a read: the file is no socket.
+const OF_FILE: u32 = 1 << 30;
+
+fn read_of(record: &Record) -> u32 {
+    if record.has(NOT_A_SOCKET) { OF_FILE } else { 0 }
+}
 
 /// What the kernel reads at most in one call, whatever length it is given.
 const LONGEST: size_t = 0x7fff_f000;
@@ -136,6 +130,10 @@ unsafe extern "C-unwind" fn goes_on() -> ssize_t {
 /// As read(2).
 #[inline(always)]
 unsafe fn try_receive(how: u32, fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    if how & (BY_RECV | OF_FILE) == OF_FILE {
+        // SAFETY: as the caller vouches.
+        return unsafe { file::read_now(fd, buf, len) };
+    }
     // SAFETY: as the caller vouches.
     unsafe { receive_by(how, fd, buf, len, (how & !BY_RECV) as c_int) }
 }
@@ -148,7 +146,8 @@ unsafe fn receive_by(how: u32, fd: c_int, buf: *mut c_void, len: size_t, flags: 
     // SAFETY: the program's arguments; recv reads a socket as read does.
     let got = unsafe { (real::get().recv)(fd, buf, len, flags) };
     if got < 0 && how & BY_RECV == 0 && Errno::last() == Errno(libc::ENOTSOCK) {
-        // The number changed hands past us: it is readable, so this does not block.
+        // The number changed hands past us: plain from now on.
+        fd_table::not_ours(fd);
         // SAFETY: the program's arguments.
         return unsafe { (real::get().read)(fd, buf, len) };
     }
@@ -190,9 +189,9 @@ unsafe fn read_hooked(fd: c_int, buf: *mut c_void, count: size_t, env: &Env) -> 
     };
     if record.has(NONBLOCK_BY_PROGRAM) {
         // SAFETY: the caller's arguments.
-        return unsafe { receive_by(0, fd, buf, count, 0) };
+        return unsafe { try_receive(read_of(record), fd, buf, count) };
     }
-    if !record.is_filled() && receives_without_frame(env, record, fd, buf, count, 0) {
+    if !record.is_filled() && receives_without_frame(env, record, fd, buf, count, read_of(record)) {
         return yield_into(goes_on);
     }
     // SAFETY: the caller's arguments.
@@ -203,9 +202,10 @@ unsafe fn read_hooked(fd: c_int, buf: *mut c_void, count: size_t, env: &Env) -> 
 /// As read(2).
 #[inline(never)]
 unsafe fn read_with_frame(env: &Env, record: &Record, fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
+    let how = read_of(record);
     receive(env, record, fd, count, |flags| {
         // SAFETY: the caller's arguments.
-        unsafe { receive_by(0, fd, buf, count, flags) }
+        unsafe { try_receive(how | flags as u32, fd, buf, count) }
     })
 }
 
@@ -228,7 +228,7 @@ pub unsafe extern "C-unwind" fn recv(fd: c_int, buf: *mut c_void, len: size_t, f
 #[inline(never)]
 unsafe fn recv_hooked(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int, env: &Env) -> ssize_t {
     let record = recorded!(fd, else (real::get().recv)(fd, buf, len, flags));
-    if flags & libc::MSG_DONTWAIT == 0
+    if flags & (NEVER_WAITS | libc::MSG_WAITALL) == 0
         && !record.is_filled()
         && receives_without_frame(env, record, fd, buf, len, flags as u32 | BY_RECV)
     {
@@ -251,8 +251,22 @@ unsafe fn recv_with_frame(
 ) -> ssize_t {
     // SAFETY: the caller's arguments.
     let attempt = |more: c_int| unsafe { (real::get().recv)(fd, buf, len, flags | more) };
-    if flags & libc::MSG_DONTWAIT != 0 {
+    if flags & NEVER_WAITS != 0 {
         return without_waiting(env, record, attempt(0));
+    }
+    if flags & libc::MSG_WAITALL != 0 {
+        return receive_all(
+            env,
+            record,
+            fd,
+            || len,
+            flags,
+            |got, more| {
+                let rest = buf.cast::<u8>().wrapping_add(got).cast::<c_void>();
+                // SAFETY: the rest of the caller's buffer.
+                unsafe { (real::get().recv)(fd, rest, len - got, flags | more) }
+            },
+        );
     }
     receive(env, record, fd, len, attempt)
 }
@@ -293,8 +307,25 @@ unsafe fn recvfrom_hooked(
     let record = recorded!(fd, else (real::get().recvfrom)(fd, buf, len, flags, from, from_len));
     // SAFETY: the caller's arguments.
     let attempt = |more: c_int| unsafe { (real::get().recvfrom)(fd, buf, len, flags | more, from, from_len) };
-    if flags & libc::MSG_DONTWAIT != 0 {
+    if flags & NEVER_WAITS != 0 {
         return without_waiting(env, record, attempt(0));
+    }
+    if flags & libc::MSG_WAITALL != 0 {
+        return receive_all(
+            env,
+            record,
+            fd,
+            || len,
+            flags,
+            |got, more| {
+                if got == 0 {
+                    return attempt(more);
+                }
+                let rest = buf.cast::<u8>().wrapping_add(got).cast::<c_void>();
+                // SAFETY: the rest of the caller's buffer; the sender is known already.
+                unsafe { (real::get().recv)(fd, rest, len - got, flags | more) }
+            },
+        );
     }
     receive(env, record, fd, len, attempt)
 }

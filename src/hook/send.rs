@@ -4,9 +4,9 @@ use core::ffi::{c_int, c_void};
 
 use libc::{size_t, sockaddr, socklen_t, ssize_t};
 
-use super::fd_table::{self, NONBLOCK_BY_PROGRAM, Record};
-use super::io::{dont_wait, other_names, recorded, without_waiting, would_block};
-use super::{Waited, active, deadline, real, same_signature, wait_for};
+use super::fd_table::{self, NONBLOCK_BY_PROGRAM, NOT_A_SOCKET, Record};
+use super::io::{dont_wait, failed, other_names, recorded, without_waiting, would_block};
+use super::{Waited, active, deadline, file, real, same_signature, wait_for};
 use crate::routine::Env;
 use crate::sys::errno::Errno;
 
@@ -14,24 +14,35 @@ same_signature!(write: fn(c_int, *const c_void, size_t) -> ssize_t);
 same_signature!(send: fn(c_int, *const c_void, size_t, c_int) -> ssize_t);
 same_signature!(sendto: fn(c_int, *const c_void, size_t, c_int, *const sockaddr, socklen_t) -> ssize_t);
 
-/// Sends `len` bytes by `attempt` (which gets how many are sent, and flags to add), waiting as often as
-/// it takes; each wait lasts the write time-out.
+/// Sends `len` bytes (asked for once something is sent) by `attempt` (which gets how many are sent, and flags
+/// to add), waiting as often as it takes; each wait lasts the write time-out.
 #[inline]
-fn send_all(
+pub(super) fn send_all(
     env: &Env,
     record: &Record,
     fd: c_int,
-    len: size_t,
+    len: impl Fn() -> size_t,
     attempt: impl Fn(size_t, c_int) -> ssize_t,
 ) -> ssize_t {
-    let flags = dont_wait(record);
-    let mut sent = 0;
+    send_on(env, record, fd, 0, len, attempt)
+}
+
+/// As [`send_all`], `sent` of them being sent already.
+#[inline]
+pub(super) fn send_on(
+    env: &Env,
+    record: &Record,
+    fd: c_int,
+    mut sent: size_t,
+    len: impl Fn() -> size_t,
+    attempt: impl Fn(size_t, c_int) -> ssize_t,
+) -> ssize_t {
     let mut last_try = false;
     loop {
-        let put = attempt(sent, flags);
+        let put = attempt(sent, dont_wait(record));
         if put >= 0 {
             sent += put as size_t;
-            if put == 0 || sent >= len {
+            if put == 0 || sent >= len() {
                 return sent as ssize_t;
             }
             last_try = false;
@@ -42,10 +53,7 @@ fn send_all(
             Ok(Waited::Ready) => {}
             Ok(Waited::Over) => last_try = true,
             Err(_) if sent > 0 => return sent as ssize_t,
-            Err(error) => {
-                error.set();
-                return -1;
-            }
+            Err(error) => return failed(error),
         }
     }
 }
@@ -74,13 +82,33 @@ unsafe fn write_hooked(fd: c_int, buf: *const c_void, count: size_t, env: &Env) 
     };
     if record.has(NONBLOCK_BY_PROGRAM) {
         // SAFETY: the caller's arguments.
-        return unsafe { send_by_write(fd, buf, count, 0) };
+        return unsafe { try_write(record, fd, buf, count, 0) };
     }
-    send_all(env, record, fd, count, |sent, flags| {
-        let rest = buf.cast::<u8>().wrapping_add(sent).cast::<c_void>();
-        // SAFETY: the rest of the caller's bytes.
-        unsafe { send_by_write(fd, rest, count - sent, flags) }
-    })
+    send_all(
+        env,
+        record,
+        fd,
+        || count,
+        |sent, flags| {
+            let rest = buf.cast::<u8>().wrapping_add(sent).cast::<c_void>();
+            // SAFETY: the rest of the caller's bytes.
+            unsafe { try_write(record, fd, rest, count - sent, flags) }
+        },
+    )
+}
+
+/// One try of a write.
+///
+/// # Safety
+/// As write(2).
+#[inline(always)]
+unsafe fn try_write(record: &Record, fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    if record.has(NOT_A_SOCKET) {
+        // SAFETY: the program's arguments.
+        return unsafe { file::write_now(fd, buf, len) };
+    }
+    // SAFETY: the program's arguments.
+    unsafe { send_by_write(fd, buf, len, flags) }
 }
 
 /// One try of a write to a socket: send does the same for less.
@@ -92,7 +120,8 @@ unsafe fn send_by_write(fd: c_int, buf: *const c_void, len: size_t, flags: c_int
     // SAFETY: the program's arguments; send writes to a socket as write does.
     let put = unsafe { (real::get().send)(fd, buf, len, flags) };
     if put < 0 && Errno::last() == Errno(libc::ENOTSOCK) {
-        // The number changed hands past us.
+        // The number changed hands past us: plain from now on.
+        fd_table::not_ours(fd);
         // SAFETY: the program's arguments.
         return unsafe { (real::get().write)(fd, buf, len) };
     }
@@ -126,7 +155,7 @@ unsafe fn send_hooked(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, 
     if flags & libc::MSG_DONTWAIT != 0 {
         return without_waiting(env, record, attempt(0, 0));
     }
-    send_all(env, record, fd, len, attempt)
+    send_all(env, record, fd, || len, attempt)
 }
 
 /// `ssize_t sendto(int sockfd, const void *buf, size_t len, int flags, const struct sockaddr *dest_addr, socklen_t addrlen);`
@@ -175,10 +204,7 @@ unsafe fn sendto_hooked(
     }
     match wait_for(env, fd, libc::POLLOUT as u16, deadline(record.write_ms())) {
         Ok(_) => attempt(dont_wait(record)),
-        Err(error) => {
-            error.set();
-            -1
-        }
+        Err(error) => failed(error),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::sys::errno::Errno;
 same_signature!(socket: fn(c_int, c_int, c_int) -> c_int);
 same_signature!(connect: fn(c_int, *const sockaddr, socklen_t) -> c_int);
 same_signature!(close: fn(c_int) -> c_int);
+same_signature!(getsockopt: fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int);
 same_signature!(setsockopt: fn(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int);
 
 /// `int socket(int domain, int type, int protocol);` With hooks on the socket is recorded and made
@@ -93,6 +94,8 @@ unsafe fn connect_hooked(fd: c_int, addr: *const sockaddr, len: socklen_t, env: 
     let ms = if record.has(WRITE_TIMEOUT_SET) { record.write_ms() } else { CONNECT_MS };
     let error = match wait_for(env, fd, libc::POLLOUT as u16, deadline(ms)) {
         Ok(Waited::Ready) => match pending_error(fd) {
+            // Shut down meanwhile.
+            Ok(0) if is_aborted(env, fd) => Errno(libc::ECONNABORTED),
             Ok(0) => {
                 Errno(0).set();
                 return 0;
@@ -107,13 +110,28 @@ unsafe fn connect_hooked(fd: c_int, addr: *const sockaddr, len: socklen_t, env: 
     -1
 }
 
+/// Whether a socket that waited for its connection has none and no error to say why: shutdown(2) ends a
+/// connect so.
+fn is_aborted(env: &Env, fd: c_int) -> bool {
+    let co = env.running();
+    if !co.is_main() && co.wait.node.revents.get() & libc::POLLHUP as u16 == 0 {
+        return false;
+    }
+    // SAFETY: all-zero bytes are an address.
+    let mut peer: libc::sockaddr_storage = unsafe { core::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_storage>() as socklen_t;
+    // SAFETY: `peer` and `len` are written.
+    let status = unsafe { libc::getpeername(fd, (&raw mut peer).cast(), &mut len) };
+    status < 0 && Errno::last() == Errno(libc::ENOTCONN)
+}
+
 /// SO_ERROR.
 fn pending_error(fd: c_int) -> Result<c_int, Errno> {
     let mut error: c_int = 0;
     let mut len = size_of::<c_int>() as socklen_t;
     let value = (&raw mut error).cast::<c_void>();
     // SAFETY: `error` and `len` are written.
-    let status = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, value, &mut len) };
+    let status = unsafe { (real::get().getsockopt)(fd, libc::SOL_SOCKET, libc::SO_ERROR, value, &mut len) };
     if status == 0 { Ok(error) } else { Err(Errno::last()) }
 }
 
@@ -170,6 +188,53 @@ unsafe fn setsockopt_hooked(
         // SAFETY: the kernel accepted it: at least a timeval, at any alignment.
         let timeout = unsafe { value.cast::<libc::timeval>().read_unaligned() };
         record.set_timeout(name == libc::SO_SNDTIMEO, &timeout);
+    }
+    result
+}
+
+/// `int getsockopt(int sockfd, int level, int optname, void *optval, socklen_t *optlen);` Time-outs that
+/// co_set_timeout set are reported as if by setsockopt.
+///
+/// # Safety
+/// As getsockopt(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    match active() {
+        // SAFETY: the caller's arguments.
+        Some(_) => unsafe { getsockopt_hooked(fd, level, name, value, len) },
+        // SAFETY: the caller's arguments.
+        None => unsafe { (real::get().getsockopt)(fd, level, name, value, len) },
+    }
+}
+
+/// # Safety
+/// As getsockopt(2).
+#[inline(never)]
+unsafe fn getsockopt_hooked(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    // SAFETY: the caller's arguments.
+    let result = unsafe { (real::get().getsockopt)(fd, level, name, value, len) };
+    if result == 0
+        && level == libc::SOL_SOCKET
+        && (name == libc::SO_RCVTIMEO || name == libc::SO_SNDTIMEO)
+        && let Some(timeout) = fd_table::get(fd).and_then(|r| r.timeout_by_call(name == libc::SO_SNDTIMEO))
+    {
+        // SAFETY: the kernel has written it.
+        let written = unsafe { len.read_unaligned() } as usize;
+        let bytes = (&raw const timeout).cast::<u8>();
+        // SAFETY: the kernel has written as many bytes there.
+        unsafe { value.cast::<u8>().copy_from(bytes, written.min(size_of::<libc::timeval>())) };
     }
     result
 }
