@@ -58,7 +58,7 @@ unsafe fn sendfile_hooked(out: c_int, from: c_int, offset: *mut off_t, count: si
         // SAFETY: the caller's arguments.
         return unsafe { call(out, from, offset, count) };
     };
-    if !record.has(NONBLOCK_BELOW) {
+    if !record.has(NONBLOCK_BELOW | NOT_A_SOCKET) {
         // The kernel says what is wrong with the arguments, and reads and writes the offset.
         // SAFETY: the caller's arguments, for nothing.
         let fine = unsafe { call(out, from, offset, 0) };
@@ -91,12 +91,23 @@ unsafe fn sendfile_hooked(out: c_int, from: c_int, offset: *mut off_t, count: si
 unsafe extern "C-unwind" fn to_pipe(out: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     // SAFETY: the caller's arguments.
     let put = unsafe { libc::splice(from, offset, out, null_mut(), count, libc::SPLICE_F_NONBLOCK) };
-    if put < 0 && Errno::last() == Errno(libc::EINVAL) {
-        // Not a pipe: the kernel says what it thinks of that.
+    if put < 0 && Errno::last() == Errno(libc::EINVAL) && !is_pipe(out) {
+        // The kernel says what it thinks of that.
         // SAFETY: the caller's arguments.
         return unsafe { (real::get().sendfile)(out, from, offset, count) };
     }
     put
+}
+
+/// Leaves errno as it is.
+fn is_pipe(fd: c_int) -> bool {
+    let errno = Errno::last();
+    // SAFETY: all-zero bytes are a stat.
+    let mut file: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: writes the stat.
+    let known = unsafe { libc::fstat(fd, &mut file) } == 0;
+    errno.set();
+    known && file.st_mode & libc::S_IFMT == libc::S_IFIFO
 }
 
 /// What goes to a socket at once: a coroutine's stack may be small.
