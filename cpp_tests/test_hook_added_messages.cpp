@@ -151,8 +151,7 @@ TEST(WaitAll, returns_what_came_before_the_time_out)
         auto pair = made_socketpair();
         EXPECT_EQ(0, set_timeout_option(pair->a, SO_RCVTIMEO, 80));
         char buf[8];
-        const auto calls = {MSG_WAITALL | MSG_PEEK, MSG_WAITALL};
-        for (int flags : calls) {
+        for (int flags : {MSG_WAITALL | MSG_PEEK, +MSG_WAITALL}) {
             raw_write(pair->b, "a", flags & MSG_PEEK ? 1 : 0);
             const long long start = now_ms();
             EXPECT_EQ(1, recv(pair->a, buf, sizeof buf, flags));
@@ -296,7 +295,7 @@ TEST(AddedRecvmsg, with_msg_peek_leaves_the_message)
     with_hooks(all_of_these, [] {
         auto pair = made_socketpair(SOCK_DGRAM);
         raw_write(pair->b, "abcd", 4);
-        for (int flags : {MSG_PEEK, MSG_PEEK, 0}) {
+        for (int flags : {+MSG_PEEK, +MSG_PEEK, 0}) {
             Message message("????");
             EXPECT_EQ(4, recvmsg(pair->a, &message.header, flags));
             EXPECT_EQ("abcd", message.bytes);

@@ -151,7 +151,8 @@ TEST(AddedReadv, of_bad_arguments_fails_as_the_manual_says)
         auto sockets = made_socketpair(), ends = made_pipe();
         char byte;
         const iovec part = part_of(&byte, 1), bad = part_of(nowhere(), 1);
-        const iovec absurd = part_of(&byte, SIZE_MAX), huge = part_of(&byte, SIZE_MAX / 2);
+        const iovec absurd = part_of(&byte, SIZE_MAX), half = part_of(&byte, SIZE_MAX / 2);
+        const iovec huge[] = {half, half};
         std::vector<iovec> many(IOV_MAX + 1, part_of(&byte, 0));
         FAILS(EBADF, readv(-1, &part, 1));
         FAILS(EBADF, readv(999, &part, 1));
@@ -162,7 +163,7 @@ TEST(AddedReadv, of_bad_arguments_fails_as_the_manual_says)
             FAILS(EFAULT, readv(fd, nowhere<iovec>(), 1));
             FAILS(EFAULT, readv(fd, hidden<iovec *>(nullptr), 1));
             FAILS(EINVAL, readv(fd, &absurd, 1));
-            FAILS(EFAULT, readv(fd, &huge, 1));
+            FAILS(EFAULT, readv(fd, huge, 2));
         }
         for (int to : {hooked.peer.get(), sockets->b, ends->b}) {
             raw_write(to, "x", 1);
@@ -298,7 +299,8 @@ TEST(AddedWritev, of_bad_arguments_fails_as_the_manual_says)
         auto sockets = made_socketpair(), ends = made_pipe();
         char byte = 'x';
         const iovec part = part_of(&byte, 1), bad = part_of(nowhere(), 1);
-        const iovec absurd = part_of(&byte, SIZE_MAX), huge = part_of(&byte, SIZE_MAX / 2);
+        const iovec absurd = part_of(&byte, SIZE_MAX), half = part_of(&byte, SIZE_MAX / 2);
+        const iovec huge[] = {half, half};
         std::vector<iovec> many(IOV_MAX + 1, part_of(&byte, 0));
         FAILS(EBADF, writev(-1, &part, 1));
         FAILS(EBADF, writev(999, &part, 1));
@@ -309,7 +311,7 @@ TEST(AddedWritev, of_bad_arguments_fails_as_the_manual_says)
             FAILS(EFAULT, writev(fd, nowhere<iovec>(), 1));
             FAILS(EFAULT, writev(fd, hidden<iovec *>(nullptr), 2));
             FAILS(EINVAL, writev(fd, &absurd, 1));
-            FAILS(EFAULT, writev(fd, &huge, 1));
+            FAILS(EFAULT, writev(fd, huge, 2));
             FAILS(EFAULT, writev(fd, &bad, 1));
         }
         const int counter = eventfd(1, 0);

@@ -47,7 +47,7 @@ pub(super) fn remove(reactor: &Reactor) {
 }
 
 /// Visits all loops with the lock held.
-fn each_loop(mut visit: impl FnMut(&Reactor)) {
+pub(super) fn each_loop(mut visit: impl FnMut(&Reactor)) {
     LOOPS.lock.with(|| {
         let mut at = LOOPS.list.first();
         while let Some(link) = at {

@@ -10,6 +10,7 @@
 //! | wheel | timers |
 //! | reactor | the loop itself |
 //! | own_fds | a loop's own descriptors |
+//! | rouse | spurious wakes, for shutdown |
 //! | loops | all loops: how other threads reach one; fork |
 //! | offload | jobs on helper threads |
 //!
@@ -25,6 +26,7 @@ mod offload;
 mod own_fds;
 mod reactor;
 mod registration;
+mod rouse;
 mod wait;
 mod wheel;
 
@@ -34,6 +36,7 @@ pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, Ran, run_job, set_helpers};
 pub(crate) use reactor::{Reactor, free_reactor, new_reactor, run, run_until};
 pub(crate) use registration::{Node, Refused};
+pub(crate) use rouse::rouse_writers;
 pub(crate) use wait::{
     begin, begin_one, cancel, deadline_after, drop_left_nodes, end_one, poll, poll_one, suspend,
     through_the_loop, wake,

@@ -69,6 +69,10 @@ impl Node {
         self.fd.get()
     }
 
+    pub(super) fn events(&self) -> u16 {
+        self.events.get()
+    }
+
     /// Who waits here. The node is in a ring.
     pub(crate) fn waiter(&self) -> Option<Co> {
         // SAFETY: nodes leave their ring before their coroutine goes.
@@ -213,7 +217,7 @@ impl Registration {
         wanted & ASKABLE
     }
 
-    fn each_node(&self, mut visit: impl FnMut(&Node)) {
+    pub(super) fn each_node(&self, mut visit: impl FnMut(&Node)) {
         let mut at = self.waiters.first();
         while let Some(link) = at {
             at = self.waiters.after(link);
@@ -231,7 +235,7 @@ impl Registration {
     }
 }
 
-fn wake_waiter(node: &Node) {
+pub(super) fn wake_waiter(node: &Node) {
     if let Some(co) = node.waiter() {
         crate::event::wake(co, crate::routine::coroutine::Outcome::Woken);
     }

@@ -224,7 +224,7 @@ pub(crate) unsafe fn poll(
         match unsafe { wait_for_all(env, reactor, fds, count, deadline) }? {
             Ended::With(ready) => return Ok(ready),
             Ended::ReadyNow => {
-                // Closed numbers and files: the plain call knows what to report, at once.
+                // Closed numbers, files, spurious wakes: the plain call knows what to report, at once.
                 through_the_loop(env, reactor);
                 // SAFETY: as the caller vouches.
                 let ready = unsafe { sys_poll::now(fds, count) }?;
@@ -255,6 +255,7 @@ unsafe fn wait_for_all(
         let one = unsafe { *fds };
         if one.fd >= 0 {
             match poll_one(env, reactor, one.fd, one.events as u16, deadline) {
+                Ok(0) if env.running().wait.outcome() == Outcome::Woken => return Ok(Ended::ReadyNow),
                 Ok(revents) => {
                     // SAFETY: as above.
                     unsafe { (*fds).revents = revents as i16 };
@@ -342,6 +343,9 @@ unsafe fn wait_for_many(
     }
     let saw_part = ready > 0 && reactor.saw_part();
     env.guarded(|| drop_nodes(env, reactor, co));
+    if ready == 0 && co.wait.outcome() == Outcome::Woken {
+        return Ok(Ended::ReadyNow);
+    }
     if saw_part {
         // SAFETY: as the caller vouches. If somebody took what was ready meanwhile, the loop's word stands.
         ready = unsafe { sys_poll::now(fds, count) }.ok().filter(|&now| now > 0).unwrap_or(ready);

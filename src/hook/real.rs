@@ -104,6 +104,7 @@ real_functions! {
     fclose: fn(stream: *mut FILE) -> c_int = c"fclose", else _IO_fclose(stream);
     poll: fn(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int
         = c"poll", else no_poll(fds, count, timeout);
+    shutdown: fn(fd: c_int, how: c_int) -> c_int = c"shutdown", else raw!(SYS_shutdown, fd, how);
     setsockopt: fn(fd: c_int, level: c_int, name: c_int, value: *const c_void, len: socklen_t) -> c_int
         = c"setsockopt", else raw!(SYS_setsockopt, fd, level, name, value, len);
     getsockopt: fn(fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t) -> c_int

@@ -54,7 +54,9 @@ pub unsafe extern "C-unwind" fn sendfile64(
 #[inline(never)]
 unsafe fn sendfile_hooked(out: c_int, from: c_int, offset: *mut off_t, count: size_t, env: &Env) -> ssize_t {
     let call = real::get().sendfile;
-    let Some(record) = fd_table::waits(out).filter(|_| count != 0) else {
+    // The kernel refuses a negative count.
+    let some = 1..=isize::MAX as size_t;
+    let Some(record) = fd_table::waits(out).filter(|_| some.contains(&count)) else {
         // SAFETY: the caller's arguments.
         return unsafe { call(out, from, offset, count) };
     };

@@ -1,4 +1,4 @@
-//! Sockets come, connect and go: socket, connect, close, setsockopt, and co_accept.
+//! Sockets come, connect and go: socket, connect, shutdown, close, setsockopt, getsockopt, and co_accept.
 
 use core::ffi::{c_int, c_void};
 use core::mem::size_of;
@@ -7,12 +7,14 @@ use libc::{sockaddr, socklen_t};
 
 use super::fd_table::{self, NONBLOCK_BELOW, NONBLOCK_BY_PROGRAM, WRITE_TIMEOUT_SET};
 use super::{Waited, active, deadline, real, same_signature, wait_for};
+use crate::event;
 use crate::routine::Env;
 use crate::sys::errno::Errno;
 
 same_signature!(socket: fn(c_int, c_int, c_int) -> c_int);
 same_signature!(connect: fn(c_int, *const sockaddr, socklen_t) -> c_int);
 same_signature!(close: fn(c_int) -> c_int);
+same_signature!(shutdown: fn(c_int, c_int) -> c_int);
 same_signature!(getsockopt: fn(c_int, c_int, c_int, *mut c_void, *mut socklen_t) -> c_int);
 same_signature!(setsockopt: fn(c_int, c_int, c_int, *const c_void, socklen_t) -> c_int);
 
@@ -94,8 +96,6 @@ unsafe fn connect_hooked(fd: c_int, addr: *const sockaddr, len: socklen_t, env: 
     let ms = if record.has(WRITE_TIMEOUT_SET) { record.write_ms() } else { CONNECT_MS };
     let error = match wait_for(env, fd, libc::POLLOUT as u16, deadline(ms)) {
         Ok(Waited::Ready) => match pending_error(fd) {
-            // Shut down meanwhile.
-            Ok(0) if is_aborted(env, fd) => Errno(libc::ECONNABORTED),
             Ok(0) => {
                 Errno(0).set();
                 return 0;
@@ -108,21 +108,6 @@ unsafe fn connect_hooked(fd: c_int, addr: *const sockaddr, len: socklen_t, env: 
     };
     error.set();
     -1
-}
-
-/// Whether a socket that waited for its connection has none and no error to say why: shutdown(2) ends a
-/// connect so.
-fn is_aborted(env: &Env, fd: c_int) -> bool {
-    let co = env.running();
-    if !co.is_main() && co.wait.node.revents.get() & libc::POLLHUP as u16 == 0 {
-        return false;
-    }
-    // SAFETY: all-zero bytes are an address.
-    let mut peer: libc::sockaddr_storage = unsafe { core::mem::zeroed() };
-    let mut len = size_of::<libc::sockaddr_storage>() as socklen_t;
-    // SAFETY: `peer` and `len` are written.
-    let status = unsafe { libc::getpeername(fd, (&raw mut peer).cast(), &mut len) };
-    status < 0 && Errno::last() == Errno(libc::ENOTCONN)
 }
 
 /// SO_ERROR.
@@ -145,6 +130,21 @@ pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     fd_table::closing(fd);
     // SAFETY: the caller's argument.
     unsafe { (real::get().close)(fd) }
+}
+
+/// `int shutdown(int sockfd, int how);` Who waits to write there wakes, in every thread: epoll does not report
+/// it of every socket.
+///
+/// # Safety
+/// As shutdown(2).
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn shutdown(fd: c_int, how: c_int) -> c_int {
+    // SAFETY: the caller's arguments.
+    let result = unsafe { (real::get().shutdown)(fd, how) };
+    if result == 0 && how != libc::SHUT_RD {
+        event::rouse_writers(fd);
+    }
+    result
 }
 
 /// `int setsockopt(int sockfd, int level, int optname, const void *optval, socklen_t optlen);` Time-outs
