@@ -93,6 +93,13 @@ pub(crate) fn forget(fd: c_int) -> *mut c_void {
     record
 }
 
+/// Whether the number has a record, or is in a loop.
+pub(crate) fn is_used(fd: c_int) -> bool {
+    slot(fd).is_some_and(|slot| {
+        slot.loops.load(Ordering::Acquire) != 0 || !slot.record.load(Ordering::Acquire).is_null()
+    })
+}
+
 /// Visits the numbers from `first` to `last` that have a record, or are in a loop.
 pub(crate) fn each_used(first: c_uint, last: c_uint, mut visit: impl FnMut(c_int)) {
     for (index, chunk) in TABLE.iter().enumerate() {
@@ -101,10 +108,7 @@ pub(crate) fn each_used(first: c_uint, last: c_uint, mut visit: impl FnMut(c_int
             continue;
         }
         for number in from.max(first as usize)..=to.min(last as usize) {
-            let used = slot(number as c_int).is_some_and(|slot| {
-                slot.loops.load(Ordering::Acquire) != 0 || !slot.record.load(Ordering::Acquire).is_null()
-            });
-            if used {
+            if is_used(number as c_int) {
                 visit(number as c_int);
             }
         }

@@ -10,7 +10,7 @@
 //! | wheel | timers |
 //! | reactor | the loop itself |
 //! | own_fds | a loop's own descriptors |
-//! | rouse | spurious wakes, for shutdown |
+//! | rouse | spurious wakes, for shutdown and close |
 //! | loops | all loops: how other threads reach one; fork |
 //! | offload | jobs on helper threads |
 //!
@@ -31,12 +31,12 @@ mod wait;
 mod wheel;
 
 pub(crate) use any::{Wanted, sleep, wait_for_any};
-pub(crate) use descriptor::{Slot, each_used, forget, is_open, recorded, renew, slot, slot_or_new};
+pub(crate) use descriptor::{Slot, each_used, forget, is_open, is_used, recorded, renew, slot, slot_or_new};
 pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, Ran, run_job, set_helpers};
 pub(crate) use reactor::{Reactor, free_reactor, new_reactor, run, run_until};
 pub(crate) use registration::{Node, Refused};
-pub(crate) use rouse::rouse_writers;
+pub(crate) use rouse::{closed, rouse};
 pub(crate) use wait::{
     begin, begin_one, cancel, deadline_after, drop_left_nodes, end_one, poll, poll_one, suspend,
     through_the_loop, wake,

@@ -65,8 +65,8 @@ pub(crate) struct Reactor {
     pub(super) kick_fd: AtomicI32,
     pub(super) kicked: AtomicBool,
     closed_elsewhere: AtomicBool,
-    /// Another thread shut down a number for writing.
-    roused_elsewhere: AtomicBool,
+    /// Whose waiters another thread wants woken: see `rouse`.
+    pub(super) roused: AtomicI32,
     sleeping: Cell<bool>,
     pub(super) rebuild: AtomicBool,
     /// The last round took as many events as there is room for: there may have been more.
@@ -169,11 +169,6 @@ impl Reactor {
         &self.link
     }
 
-    /// Another thread shut down a number for writing.
-    pub(super) fn note_roused_elsewhere(&self) {
-        self.roused_elsewhere.store(true, Ordering::Release);
-    }
-
     /// Another thread closed a number that this loop has. The list of loops is locked.
     pub(super) fn note_closed_elsewhere(&self) {
         self.closed_elsewhere.store(true, Ordering::Release);
@@ -218,9 +213,7 @@ impl Reactor {
             if self.closed_elsewhere.swap(false, Ordering::AcqRel) {
                 env.guarded(|| self.look_for_closed());
             }
-            if self.roused_elsewhere.swap(false, Ordering::AcqRel) {
-                env.guarded(|| self.rouse_all_writers());
-            }
+            env.guarded(|| self.rouse_noted());
             if env.has_releases() {
                 env.serve_releases();
             }

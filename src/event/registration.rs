@@ -69,10 +69,6 @@ impl Node {
         self.fd.get()
     }
 
-    pub(super) fn events(&self) -> u16 {
-        self.events.get()
-    }
-
     /// Who waits here. The node is in a ring.
     pub(crate) fn waiter(&self) -> Option<Co> {
         // SAFETY: nodes leave their ring before their coroutine goes.
@@ -282,10 +278,11 @@ impl Reactor {
                 _ => (libc::EPOLL_CTL_MOD, true),
             };
             tries += 1;
+            // First: a close meanwhile looks for it afterwards.
+            self.note_loop(slot);
             match epoll::ctl(epfd, op, fd, wanted.into(), data) {
                 Ok(()) => {
                     entry.armed.set(wanted | IN_SET);
-                    self.note_loop(slot);
                     return Ok(());
                 }
                 Err(Errno(libc::EPERM)) => return Err(Refused::AlwaysReady),

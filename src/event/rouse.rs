@@ -1,46 +1,70 @@
-//! A spurious wake for who waits to write.
+//! A spurious wake for who waits at a number.
 //!
-//! shutdown(2) ends a blocked write, but of a full AF_UNIX socket epoll does not report it. So whoever waits
-//! for POLLOUT is woken with no event to show: a hooked call tries again, a poll looks again.
+//! Two things end a blocked call and may not be reported by epoll: shutdown(2) for writing, of a full AF_UNIX
+//! socket, and a close that another thread's wait slipped in front of. So whoever waits there is woken with no
+//! event to show: a hooked call tries again, a poll looks again.
 
 use core::ffi::c_int;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use crate::event::descriptor::{self, OURS, SEVERAL};
 use crate::event::loops;
 use crate::event::reactor::Reactor;
 use crate::event::registration::{Registration, wake_waiter};
 use crate::routine::env;
+use crate::sys::errno::Errno;
+
+/// In `Reactor::roused`: more than one number. (Else one more than the number; 0: none.)
+const MORE_THAN_ONE: c_int = -1;
 
 impl Registration {
-    fn rouse_writers(&self) {
-        self.each_node(|node| {
-            if node.events() & libc::POLLOUT as u16 != 0 {
-                wake_waiter(node);
-            }
-        });
+    fn rouse(&self) {
+        self.each_node(wake_waiter);
     }
 }
 
 impl Reactor {
-    fn rouse_writers(&self, fd: c_int) {
+    fn rouse(&self, fd: c_int) {
         if let Some(entry) = self.registrations.get(fd) {
-            entry.rouse_writers();
+            entry.rouse();
         }
     }
 
-    /// Another thread wants a number's writers woken: all that wait here look.
-    pub(super) fn rouse_all_writers(&self) {
-        self.registrations.each(|_, entry| entry.rouse_writers());
+    /// Another thread leaves it to this loop.
+    fn note_roused(&self, fd: c_int) {
+        let exchanged = self.roused.compare_exchange(0, fd + 1, Ordering::AcqRel, Ordering::Relaxed);
+        if exchanged.is_err_and(|noted| noted != fd + 1) {
+            self.roused.store(MORE_THAN_ONE, Ordering::Release);
+        }
+    }
+
+    /// Does what other threads left to do.
+    pub(super) fn rouse_noted(&self) {
+        match self.roused.swap(0, Ordering::AcqRel) {
+            0 => {}
+            MORE_THAN_ONE => self.registrations.each(|_, entry| entry.rouse()),
+            number => self.rouse(number - 1),
+        }
     }
 }
 
-/// Wakes who waits to write to `fd`, in every loop.
-pub(crate) fn rouse_writers(fd: c_int) {
+/// Wakes who waits at `fd`, in every loop.
+#[inline]
+pub(crate) fn rouse(fd: c_int) {
     let loops = descriptor::slot(fd).map_or(0, |slot| slot.loops.load(Ordering::Acquire));
     if loops != 0 && loops != OURS {
+        let errno = Errno::last();
         rouse_in(fd, loops);
+        errno.set();
     }
+}
+
+/// The number was closed, and had left all loops before: a wait that began in between is for nothing.
+#[inline]
+pub(crate) fn closed(fd: c_int) {
+    // (A loop notes that it has a number before it puts it into its epoll set.)
+    fence(Ordering::SeqCst);
+    rouse(fd);
 }
 
 #[cold]
@@ -50,15 +74,15 @@ fn rouse_in(fd: c_int, loops: u32) {
         && let Some(reactor) = env.reactor_if_any()
         && reactor.id() == loops
     {
-        return env.guarded(|| reactor.rouse_writers(fd));
+        return env.guarded(|| reactor.rouse(fd));
     }
     loops::each_loop(|reactor| {
         if let Some(env) = mine
             && reactor.serves(env)
         {
-            env.guarded(|| reactor.rouse_writers(fd));
+            env.guarded(|| reactor.rouse(fd));
         } else if loops == SEVERAL || loops == reactor.id() {
-            reactor.note_roused_elsewhere();
+            reactor.note_roused(fd);
             reactor.kick_locked();
         }
     });

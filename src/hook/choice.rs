@@ -112,7 +112,7 @@ hooks! {
     CloseRange: "close_range" Noticed, "as close, for each";
     Closefrom: "closefrom" Noticed, "as close, for each";
     Fclose: "fclose" Noticed, "as close, for the stream's number";
-    Shutdown: "shutdown" Noticed, "wakes who waits to write there, in every thread";
+    Shutdown: "shutdown" Noticed, "wakes who waits there, in every thread";
     Ioctl: "ioctl" Noticed, "FIONBIO: as fcntl's F_SETFL; all other requests are libc's";
     Getsockopt: "getsockopt" Noticed, "SO_RCVTIMEO and SO_SNDTIMEO: what co_set_timeout set";
 }

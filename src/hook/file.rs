@@ -2,8 +2,8 @@
 //!
 //! They stay blocking underneath, for whoever else has them. A try asks with RWF_NOWAIT; what does not take
 //! that (a pipe before Linux 6.5, a terminal, a write to an eventfd) is asked by poll first, and gets no more
-//! than a page of a pipe's at a time, so that the call does not block. A number without a record changed hands
-//! past us: it is served by the plain call.
+//! than a page of a pipe's at a time, so that the call does not block. So is a number without a record, which has
+//! changed hands since the call began.
 
 use core::ffi::{c_int, c_long, c_void};
 
@@ -60,19 +60,23 @@ pub(super) unsafe fn read_now(fd: c_int, buf: *mut c_void, len: size_t) -> ssize
 /// # Safety
 /// As readv(2).
 pub(super) unsafe fn readv_now(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    if let Some(record) = fd_table::get(fd).filter(|record| !record.has(NONBLOCK_BELOW)) {
-        let socket = !record.has(NOT_A_SOCKET);
-        if socket || !record.has(READ_BY_POLL) {
+    let record = fd_table::get(fd);
+    let has = |flag| record.is_some_and(|record| record.has(flag));
+    let socket = record.is_some() && !has(NOT_A_SOCKET);
+    if !has(NONBLOCK_BELOW) {
+        if socket || record.is_some() && !has(READ_BY_POLL) {
             // SAFETY: as the caller vouches.
             let got = unsafe { without_waiting(libc::SYS_preadv2, fd, parts, count) };
             if got >= 0 || !no_such_way() {
                 return got;
             }
-            if socket {
-                let mut message = vector::only(parts, count as usize);
-                // SAFETY: the caller's parts.
-                return unsafe { (real::get().recvmsg)(fd, &mut message, libc::MSG_DONTWAIT) };
-            }
+        }
+        if socket {
+            let mut message = vector::only(parts, count as usize);
+            // SAFETY: the caller's parts.
+            return unsafe { (real::get().recvmsg)(fd, &mut message, libc::MSG_DONTWAIT) };
+        }
+        if let Some(record) = record {
             record.put(READ_BY_POLL, true);
         }
         if !ready_now(fd, libc::POLLIN as u16) {
@@ -86,24 +90,28 @@ pub(super) unsafe fn readv_now(fd: c_int, parts: *const iovec, count: c_int) -> 
 /// # Safety
 /// As write(2).
 pub(super) unsafe fn write_now(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
-    let mut most = len;
-    if let Some(record) = fd_table::get(fd).filter(|record| !record.has(NONBLOCK_BELOW)) {
-        if !record.has(WRITE_BY_POLL) {
-            let part = iovec { iov_base: buf.cast_mut(), iov_len: len };
-            // SAFETY: one part, as the caller vouches.
-            let put = unsafe { without_waiting(libc::SYS_pwritev2, fd, &part, 1) };
-            if put >= 0 || !no_such_way() {
-                return put;
-            }
-            record.put(WRITE_BY_POLL, true);
+    let record = fd_table::get(fd);
+    let has = |flag| record.is_some_and(|record| record.has(flag));
+    if has(NONBLOCK_BELOW) {
+        // SAFETY: as the caller vouches.
+        return unsafe { (real::get().write)(fd, buf, len) };
+    }
+    if let Some(record) = record
+        && !record.has(WRITE_BY_POLL)
+    {
+        let part = iovec { iov_base: buf.cast_mut(), iov_len: len };
+        // SAFETY: one part, as the caller vouches.
+        let put = unsafe { without_waiting(libc::SYS_pwritev2, fd, &part, 1) };
+        if put >= 0 || !no_such_way() {
+            return put;
         }
-        if !ready_now(fd, libc::POLLOUT as u16) {
-            return not_ready();
-        }
-        most = len.min(PIPE_ROOM);
+        record.put(WRITE_BY_POLL, true);
+    }
+    if !ready_now(fd, libc::POLLOUT as u16) {
+        return not_ready();
     }
     // SAFETY: as the caller vouches, or less.
-    unsafe { (real::get().write)(fd, buf, most) }
+    unsafe { (real::get().write)(fd, buf, len.min(PIPE_ROOM)) }
 }
 
 /// Serves sockets, too: a vector that is empty sends nothing, unlike sendmsg's.
@@ -111,16 +119,18 @@ pub(super) unsafe fn write_now(fd: c_int, buf: *const c_void, len: size_t) -> ss
 /// # Safety
 /// As writev(2).
 pub(super) unsafe fn writev_now(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    let Some(record) = fd_table::get(fd).filter(|record| !record.has(NONBLOCK_BELOW)) else {
+    let record = fd_table::get(fd);
+    let has = |flag| record.is_some_and(|record| record.has(flag));
+    if has(NONBLOCK_BELOW) {
         // SAFETY: as the caller vouches.
         return unsafe { (real::get().writev)(fd, parts, count) };
-    };
+    }
     // SAFETY: as the caller vouches.
     let put = unsafe { without_waiting(libc::SYS_pwritev2, fd, parts, count) };
     if put >= 0 || !no_such_way() {
         return put;
     }
-    if !record.has(NOT_A_SOCKET) {
+    if record.is_some() && !has(NOT_A_SOCKET) {
         let message = vector::only(parts, count as usize);
         // SAFETY: the caller's parts.
         return unsafe { (real::get().sendmsg)(fd, &message, libc::MSG_DONTWAIT) };

@@ -4,7 +4,7 @@ use core::ffi::c_int;
 
 use libc::ssize_t;
 
-use super::fd_table::{NONBLOCK_BELOW, Record};
+use super::fd_table::Record;
 use super::{Waited, deadline, wait_for};
 use crate::event;
 use crate::routine::Env;
@@ -14,11 +14,9 @@ pub(super) fn would_block() -> bool {
     Errno::last() == Errno(libc::EAGAIN)
 }
 
-/// The flag that keeps a call from blocking on a file that is blocking underneath.
-#[inline(always)]
-pub(super) fn dont_wait(record: &Record) -> c_int {
-    if record.has(NONBLOCK_BELOW) { 0 } else { libc::MSG_DONTWAIT }
-}
+/// The flag of every try on a socket. One that is non-blocking underneath needs it no more, but the number may
+/// have become another's past us.
+pub(super) const DONT_WAIT: c_int = libc::MSG_DONTWAIT;
 
 /// Flags with which the kernel does not wait for what a receiving call wants.
 pub(super) const NEVER_WAITS: c_int = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
@@ -47,14 +45,14 @@ pub(super) fn try_then_wait(
     if got >= 0 || !would_block() {
         return got;
     }
-    wait_then_try(env, record, fd, events, deadline(ms), attempt)
+    wait_then_try(env, Some(record), fd, events, deadline(ms), attempt)
 }
 
 /// Waits for `events` and tries, until `until` is over.
 #[inline]
 pub(super) fn wait_then_try(
     env: &Env,
-    record: &Record,
+    record: Option<&Record>,
     fd: c_int,
     events: u16,
     until: Option<u64>,
@@ -65,7 +63,9 @@ pub(super) fn wait_then_try(
             Ok(waited) => waited,
             Err(error) => return failed(error),
         };
-        record.passed();
+        if let Some(record) = record {
+            record.passed();
+        }
         let got = attempt();
         if got >= 0 || !would_block() || waited == Waited::Over {
             return got;

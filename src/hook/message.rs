@@ -8,7 +8,7 @@ use libc::{iovec, msghdr, size_t, ssize_t};
 
 use super::choice::{Hook, active_for};
 use super::fd_table;
-use super::io::{NEVER_WAITS, dont_wait, recorded, try_then_wait, without_waiting};
+use super::io::{DONT_WAIT, NEVER_WAITS, recorded, try_then_wait, without_waiting};
 use super::send::send_all;
 use super::vector::{Parts, only, rest_of, total_of};
 use super::whole::receive_all;
@@ -76,7 +76,7 @@ unsafe fn recvmsg_hooked(fd: c_int, message: *mut msghdr, flags: c_int, env: &En
         return without_waiting(env, record, attempt(0));
     }
     if flags & libc::MSG_WAITALL == 0 {
-        let attempt = || attempt(dont_wait(record));
+        let attempt = || attempt(DONT_WAIT);
         return try_then_wait(env, record, fd, libc::POLLIN as u16, record.read_ms(), attempt);
     }
     let len = || {

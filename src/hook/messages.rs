@@ -9,7 +9,7 @@ use libc::{mmsghdr, size_t, ssize_t, timespec};
 use super::choice::{Hook, active_for};
 use super::fd_table::{self, Record};
 use super::io::{
-    NEVER_WAITS, dont_wait, recorded, try_then_wait, wait_then_try, without_waiting, would_block,
+    DONT_WAIT, NEVER_WAITS, recorded, try_then_wait, wait_then_try, without_waiting, would_block,
 };
 use super::message::{len_of, send_behind};
 use super::send::send_on;
@@ -164,14 +164,14 @@ unsafe fn sendmmsg_hooked(
     let mut done = 0;
     loop {
         let attempt = || {
-            let (next, flags) = (messages.wrapping_add(done as usize), flags | dont_wait(record));
+            let (next, flags) = (messages.wrapping_add(done as usize), flags | DONT_WAIT);
             // SAFETY: the rest of the caller's messages.
             unsafe { call(fd, next, count - done, flags) as ssize_t }
         };
         let mut put = attempt();
         if put < 0 && would_block() {
             let until = deadline(record.write_ms());
-            put = wait_then_try(env, record, fd, libc::POLLOUT as u16, until, attempt);
+            put = wait_then_try(env, Some(record), fd, libc::POLLOUT as u16, until, attempt);
         }
         if put <= 0 {
             return if done > 0 { done as ssize_t } else { put };

@@ -51,11 +51,12 @@ pub unsafe extern "C-unwind" fn dup3(fd: c_int, copy: c_int, flags: c_int) -> c_
 
 /// Puts a dup of `fd` at the number `copy`.
 fn onto(fd: c_int, copy: c_int, call: impl FnOnce() -> c_int) -> c_int {
-    if fd != copy && event::is_open(fd) {
+    if fd != copy && event::is_used(copy) && event::is_open(fd) {
         fd_table::closing(copy);
     }
     let result = call();
     if result >= 0 && fd != copy {
+        event::closed(copy);
         fd_table::share(fd, copy);
     }
     result
@@ -67,11 +68,16 @@ fn onto(fd: c_int, copy: c_int, call: impl FnOnce() -> c_int) -> c_int {
 /// As close_range(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
+    let closes = flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0;
+    if closes {
         event::each_used(first, last, fd_table::closing);
     }
     // SAFETY: the caller's arguments.
-    unsafe { (real::get().close_range)(first, last, flags) }
+    let result = unsafe { (real::get().close_range)(first, last, flags) };
+    if closes {
+        event::each_used(first, last, event::closed);
+    }
+    result
 }
 
 /// `void closefrom(int lowfd);`
@@ -80,9 +86,11 @@ pub unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: 
 /// As closefrom(3).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn closefrom(first: c_int) {
-    event::each_used(first.max(0) as c_uint, c_uint::MAX, fd_table::closing);
+    let numbers = first.max(0) as c_uint;
+    event::each_used(numbers, c_uint::MAX, fd_table::closing);
     // SAFETY: the caller's argument.
-    unsafe { (real::get().closefrom)(first) }
+    unsafe { (real::get().closefrom)(first) };
+    event::each_used(numbers, c_uint::MAX, event::closed);
 }
 
 /// `int fclose(FILE *stream);` The stream's number leaves every loop first, as by close.
@@ -99,5 +107,9 @@ pub unsafe extern "C-unwind" fn fclose(stream: *mut FILE) -> c_int {
         fd_table::closing(fd);
     }
     // SAFETY: the caller's argument.
-    unsafe { (real::get().fclose)(stream) }
+    let result = unsafe { (real::get().fclose)(stream) };
+    if fd >= 0 {
+        event::closed(fd);
+    }
+    result
 }

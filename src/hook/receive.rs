@@ -17,7 +17,7 @@ use core::ptr::null_mut;
 use libc::{size_t, sockaddr, socklen_t, ssize_t};
 
 use super::fd_table::{self, NONBLOCK_BY_PROGRAM, NOT_A_SOCKET, Record};
-use super::io::{NEVER_WAITS, dont_wait, other_names, recorded, wait_then_try, without_waiting, would_block};
+use super::io::{DONT_WAIT, NEVER_WAITS, other_names, recorded, wait_then_try, without_waiting, would_block};
 use super::whole::receive_all;
 use super::{active, deadline, file, real, same_signature};
 use crate::event;
@@ -37,9 +37,8 @@ fn receive(
     len: size_t,
     attempt: impl Fn(c_int) -> ssize_t,
 ) -> ssize_t {
-    let flags = dont_wait(record);
     if record.try_first() {
-        let got = attempt(flags);
+        let got = attempt(DONT_WAIT);
         if got >= 0 || !would_block() {
             record.note_read(got == len as ssize_t);
             return got;
@@ -57,8 +56,7 @@ fn receive_until(
     until: Option<u64>,
     attempt: impl Fn(c_int) -> ssize_t,
 ) -> ssize_t {
-    let flags = dont_wait(record);
-    let got = wait_then_try(env, record, fd, libc::POLLIN as u16, until, || attempt(flags));
+    let got = wait_then_try(env, Some(record), fd, libc::POLLIN as u16, until, || attempt(DONT_WAIT));
     record.note_read(got > 0 && got == len as ssize_t);
     got
 }
@@ -97,7 +95,7 @@ fn receives_without_frame(
     }
     co.wait.more.set(buf);
     co.io_len.set(len.min(LONGEST) as u32);
-    co.wait.count.set(how | dont_wait(record) as u32);
+    co.wait.count.set(how);
     true
 }
 
@@ -112,14 +110,15 @@ unsafe extern "C-unwind" fn goes_on() -> ssize_t {
     let (fd, buf, len, how) =
         (co.wait.node.fd(), co.wait.more.replace(null_mut()), co.io_len.get() as size_t, co.wait.count.replace(0));
     // SAFETY: the buffer and length the program gave, kept since `receives_without_frame`.
-    let got = unsafe { try_receive(how, fd, buf, len) };
-    let Some(record) = fd_table::get(fd) else { return got };
-    record.passed();
-    record.note_read(got > 0 && got == len as ssize_t);
+    let got = unsafe { try_receive(how | DONT_WAIT as u32, fd, buf, len) };
+    if let Some(record) = fd_table::get(fd) {
+        record.passed();
+        record.note_read(got > 0 && got == len as ssize_t);
+    }
     if got < 0 && happened != 0 && would_block() {
-        // Somebody else took it: wait on, for what is left of the time.
+        // Somebody else took it, or the number is another file's now: wait on, for what is left of the time.
         // SAFETY: as above.
-        return unsafe { wait_on(env, record, how, fd, buf, len) };
+        return unsafe { wait_on(env, how, fd, buf, len) };
     }
     got
 }
@@ -146,10 +145,10 @@ unsafe fn receive_by(how: u32, fd: c_int, buf: *mut c_void, len: size_t, flags: 
     // SAFETY: the program's arguments; recv reads a socket as read does.
     let got = unsafe { (real::get().recv)(fd, buf, len, flags) };
     if got < 0 && how & BY_RECV == 0 && Errno::last() == Errno(libc::ENOTSOCK) {
-        // The number changed hands past us: plain from now on.
+        // The number changed hands past us: plain from the next call on.
         fd_table::not_ours(fd);
         // SAFETY: the program's arguments.
-        return unsafe { (real::get().read)(fd, buf, len) };
+        return unsafe { file::read_now(fd, buf, len) };
     }
     got
 }
@@ -157,12 +156,11 @@ unsafe fn receive_by(how: u32, fd: c_int, buf: *mut c_void, len: size_t, flags: 
 /// # Safety
 /// As read(2).
 #[cold]
-unsafe fn wait_on(env: &Env, record: &Record, how: u32, fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+unsafe fn wait_on(env: &Env, how: u32, fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
     let until = env.running().wait.timer.expires();
-    receive_until(env, record, fd, len, until, |_| {
-        // SAFETY: the program's arguments.
-        unsafe { try_receive(how, fd, buf, len) }
-    })
+    // SAFETY: the program's arguments.
+    let attempt = || unsafe { try_receive(how | DONT_WAIT as u32, fd, buf, len) };
+    wait_then_try(env, fd_table::get(fd), fd, libc::POLLIN as u16, until, attempt)
 }
 
 /// `ssize_t read(int fd, void *buf, size_t count);`

@@ -5,7 +5,7 @@ use core::ffi::{c_int, c_void};
 use libc::{size_t, sockaddr, socklen_t, ssize_t};
 
 use super::fd_table::{self, NONBLOCK_BY_PROGRAM, NOT_A_SOCKET, Record};
-use super::io::{dont_wait, failed, other_names, recorded, without_waiting, would_block};
+use super::io::{DONT_WAIT, failed, other_names, recorded, without_waiting, would_block};
 use super::{Waited, active, deadline, file, real, same_signature, wait_for};
 use crate::routine::Env;
 use crate::sys::errno::Errno;
@@ -39,7 +39,7 @@ pub(super) fn send_on(
 ) -> ssize_t {
     let mut last_try = false;
     loop {
-        let put = attempt(sent, dont_wait(record));
+        let put = attempt(sent, DONT_WAIT);
         if put >= 0 {
             sent += put as size_t;
             if put == 0 || sent >= len() {
@@ -120,10 +120,10 @@ unsafe fn send_by_write(fd: c_int, buf: *const c_void, len: size_t, flags: c_int
     // SAFETY: the program's arguments; send writes to a socket as write does.
     let put = unsafe { (real::get().send)(fd, buf, len, flags) };
     if put < 0 && Errno::last() == Errno(libc::ENOTSOCK) {
-        // The number changed hands past us: plain from now on.
+        // The number changed hands past us: plain from the next call on.
         fd_table::not_ours(fd);
         // SAFETY: the program's arguments.
-        return unsafe { (real::get().write)(fd, buf, len) };
+        return unsafe { file::write_now(fd, buf, len) };
     }
     put
 }
@@ -198,12 +198,12 @@ unsafe fn sendto_hooked(
     if flags & libc::MSG_DONTWAIT != 0 {
         return without_waiting(env, record, attempt(0));
     }
-    let put = attempt(dont_wait(record));
+    let put = attempt(DONT_WAIT);
     if put >= 0 || !would_block() {
         return put;
     }
     match wait_for(env, fd, libc::POLLOUT as u16, deadline(record.write_ms())) {
-        Ok(_) => attempt(dont_wait(record)),
+        Ok(_) => attempt(DONT_WAIT),
         Err(error) => failed(error),
     }
 }

@@ -129,10 +129,12 @@ fn pending_error(fd: c_int) -> Result<c_int, Errno> {
 pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     fd_table::closing(fd);
     // SAFETY: the caller's argument.
-    unsafe { (real::get().close)(fd) }
+    let result = unsafe { (real::get().close)(fd) };
+    event::closed(fd);
+    result
 }
 
-/// `int shutdown(int sockfd, int how);` Who waits to write there wakes, in every thread: epoll does not report
+/// `int shutdown(int sockfd, int how);` Who waits there wakes, in every thread: epoll does not report
 /// it of every socket.
 ///
 /// # Safety
@@ -142,7 +144,7 @@ pub unsafe extern "C-unwind" fn shutdown(fd: c_int, how: c_int) -> c_int {
     // SAFETY: the caller's arguments.
     let result = unsafe { (real::get().shutdown)(fd, how) };
     if result == 0 && how != libc::SHUT_RD {
-        event::rouse_writers(fd);
+        event::rouse(fd);
     }
     result
 }

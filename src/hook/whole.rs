@@ -7,7 +7,7 @@ use core::ptr::null_mut;
 use libc::{size_t, socklen_t, ssize_t};
 
 use super::fd_table::Record;
-use super::io::{dont_wait, try_then_wait, would_block};
+use super::io::{DONT_WAIT, try_then_wait, would_block};
 use super::{Waited, deadline, real, wait_for};
 use crate::event;
 use crate::routine::Env;
@@ -25,7 +25,7 @@ pub(super) fn receive_all(
     attempt: impl Fn(size_t, c_int) -> ssize_t,
 ) -> ssize_t {
     let until = deadline(record.read_ms());
-    let first = || attempt(0, dont_wait(record));
+    let first = || attempt(0, DONT_WAIT);
     let got = try_then_wait(env, record, fd, libc::POLLIN as u16, record.read_ms(), first);
     if got <= 0 || got as size_t >= len() || !is_stream(fd) {
         return got;
@@ -40,7 +40,7 @@ pub(super) fn receive_all(
         if waited.is_err() || reports(fd, libc::POLLERR) {
             break;
         }
-        let more = attempt(got, dont_wait(record));
+        let more = attempt(got, DONT_WAIT);
         if more > 0 {
             got += more as size_t;
         } else if more == 0 || !would_block() || waited == Ok(Waited::Over) {
