@@ -101,20 +101,34 @@ const Way ways[] = {
     {"raw dup3", false, true, [](int fd, int other) { syscall(SYS_dup3, other, fd, 0); }},
 };
 
-// Each kind, ended in each way, with another descriptor for the same file left open or not.
+// Each kind, ended in each way, with another descriptor for the same file left open or not; all at once, each in
+// a process of its own.
 void for_each_way(const std::function<void(const Kind &, const Way &, bool kept)> &body)
 {
+    std::vector<std::pair<pid_t, std::string>> children;
+    fflush(nullptr);
     for (const Kind &kind : kinds) {
         for (const Way &way : ways) {
             for (bool kept : {false, true}) {
-                SCOPED_TRACE(std::string(kind.name) + ", " + way.name + (kept ? ", a dup left" : ""));
-                bounded([&] {
+                const pid_t child = fork();
+                if (child == 0) {
+                    signal(SIGALRM, SIG_DFL);
                     signal(SIGPIPE, SIG_IGN);
+                    alarm(30);
                     Chosen chosen(all_of_these);
                     in_hooked_coroutine([&] { body(kind, way, kept); });
-                });
+                    fflush(nullptr);
+                    _exit(testing::Test::HasFailure() ? 1 : 0);
+                }
+                children.emplace_back(
+                    child, std::string(kind.name) + ", " + way.name + (kept ? ", a dup left" : ""));
             }
         }
+    }
+    for (const auto &child : children) {
+        int status = -1;
+        waitpid(child.first, &status, 0);
+        EXPECT_EQ(0, status) << child.second;
     }
 }
 
@@ -243,6 +257,7 @@ TEST(KnownNumbers, passed_to_a_peer_process_are_served_on_both_sides)
                 int got = -1;
                 memcpy(&got, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof got);
                 raw_write(channel.b, "r", 1);
+                raw_read(channel.b, &byte, 1);
                 pollfd p = {got, POLLIN, 0};
                 raw_poll(&p, 1, 10000);
                 _exit(raw_read(got, &byte, 1) == 1 && byte == 'p' ? 0 : 1);
@@ -265,6 +280,7 @@ TEST(KnownNumbers, passed_to_a_peer_process_are_served_on_both_sides)
             close(ends.known);
             ends.put('p');
             expect_idle();
+            raw_write(channel.a, "g", 1);
             int status = -1;
             waitpid(child, &status, 0);
             EXPECT_EQ(0, status) << "the peer did not get its byte, or met a non-blocking file";
