@@ -321,6 +321,77 @@ TEST(AddedWritev, of_bad_arguments_fails_as_the_manual_says)
     });
 }
 
+TEST(AddedVectors, on_copy_stacks_keep_their_parts_while_others_use_the_stack)
+{
+    bounded([] {
+        Chosen chosen(all_of_these);
+        on_thread([] {
+            stShareStack_t *share = co_alloc_sharestack(1, 128 * 1024);
+            const stCoRoutineAttr_t at = attr(0, share);
+            const int count = 20;
+            Two pairs[count];
+            int right = 0;
+            Group group;
+            for (int i = 0; i < count; ++i) {
+                group.go_hooked(
+                    [&, i] {
+                        ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[i].both()));
+                        char head[3] = {}, tail[5] = {};
+                        iovec in[] = {part_of(head, 3), part_of(tail, 5)};
+                        ASSERT_EQ(8, readv(pairs[i].a, in, 2));
+                        right += memcmp(head, "8 b", 3) == 0 && memcmp(tail, "ytes", 4) == 0 && tail[4] == 'a' + i;
+                        char out[600];
+                        memset(out, 'a' + i, sizeof out);
+                        std::vector<iovec> parts(1000, part_of(out, sizeof out));
+                        EXPECT_EQ(600000, writev(pairs[i].a, parts.data(), 1000));
+                    },
+                    &at);
+            }
+            for (int i = 0; i < count; ++i) {
+                group.go([&, i] {
+                    nap(5);
+                    char bytes[] = "8 bytes";
+                    bytes[7] = static_cast<char>('a' + i);
+                    raw_write(pairs[i].b, bytes, 8);
+                    for (size_t got = 0; got < 600000; got += drain(pairs[i].b)) {
+                        nap(1);
+                    }
+                });
+            }
+            EXPECT_TRUE(group.run());
+            EXPECT_EQ(count, right);
+        });
+    });
+}
+
+TEST(AddedVectors, on_the_main_coroutine_look_blocking)
+{
+    bounded([] {
+        Chosen chosen(all_of_these);
+        on_thread([] {
+            co_init_curr_thread_env();
+            co_enable_hook_sys();
+            auto sockets = made_socketpair(), ends = made_pipe();
+            char bytes[8];
+            const iovec part = part_of(bytes, sizeof bytes);
+            for (int fd : {sockets->a, ends->a}) {
+                EXPECT_EQ(0, co_set_timeout(fd, 50, 50));
+                TIMES_OUT(50, readv(fd, &part, 1));
+            }
+            raw_write(sockets->b, "1234", 4);
+            std::thread rest([&] {
+                std::this_thread::sleep_for(std::chrono::milliseconds(20));
+                raw_write(sockets->b, "5678", 4);
+            });
+            EXPECT_EQ(8, recv(sockets->a, bytes, sizeof bytes, MSG_WAITALL));
+            rest.join();
+            EXPECT_EQ(0, co_set_timeout(ends->a, -1, -1));
+            writes_all(std::exchange(ends->b, -1), ends->a, 7);
+            writes_all(std::exchange(sockets->a, -1), sockets->b, 7);
+        });
+    });
+}
+
 TEST(AddedVectors, of_descriptors_that_the_hooks_do_not_know_are_plain)
 {
     with_hooks(all_of_these, [] {
