@@ -72,25 +72,34 @@ pub(crate) fn recorded(fd: c_int) -> *mut c_void {
     slot(fd).map_or(null_mut(), |slot| slot.record.load(Ordering::Acquire))
 }
 
-/// The number is about to be closed: takes it out of every loop's epoll and wakes who waits for it.
-/// Returns its record.
-pub(crate) fn forget(fd: c_int) -> *mut c_void {
-    let Some(slot) = slot(fd) else { return null_mut() };
+/// The number is about to be closed: takes it out of every loop's epoll and wakes who waits for it. Returns its
+/// new generation, if it is known at all. (Its record stays until it is closed: a call that begins meanwhile must
+/// still not block.)
+pub(crate) fn leave_loops(fd: c_int) -> Option<u32> {
+    let slot = slot(fd)?;
     if slot.loops.load(Ordering::Acquire) == 0 && slot.record.load(Ordering::Acquire).is_null() {
-        return null_mut();
+        return None;
     }
     if !process::is_mine() {
         // A child of vfork, which works in its parent's memory, closes its own copy of the number.
-        return null_mut();
+        return None;
     }
-    let record = slot.record.swap(null_mut(), Ordering::AcqRel);
     let old = slot.generation.fetch_add(1, Ordering::AcqRel);
     match slot.loops.swap(0, Ordering::AcqRel) {
         0 => {}
         OURS => loops::closing_ours(fd),
         loops => loops::closing(fd, old, loops),
     }
-    record
+    Some(old.wrapping_add(1))
+}
+
+/// The number was closed: takes its record, unless it was given out anew since it had this generation.
+pub(crate) fn take_record(fd: c_int, generation: u32) -> *mut c_void {
+    let Some(slot) = slot(fd) else { return null_mut() };
+    let record = slot.record.load(Ordering::Acquire);
+    let taken = slot.generation.load(Ordering::Acquire) == generation
+        && slot.record.compare_exchange(record, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    if taken { record } else { null_mut() }
 }
 
 /// Whether the number has a record, or is in a loop.
@@ -126,6 +135,11 @@ pub(crate) fn make_ours(fd: c_int) {
     if let Some(slot) = slot_or_new(fd) {
         slot.loops.store(OURS, Ordering::Release);
     }
+}
+
+/// Whether the number is a loop's own descriptor.
+pub(crate) fn is_ours(fd: c_int) -> bool {
+    slot(fd).is_some_and(|slot| slot.loops.load(Ordering::Acquire) == OURS)
 }
 
 /// The number was a loop's own descriptor.

@@ -31,7 +31,9 @@ mod wait;
 mod wheel;
 
 pub(crate) use any::{Wanted, sleep, wait_for_any};
-pub(crate) use descriptor::{Slot, each_used, forget, is_open, is_used, recorded, renew, slot, slot_or_new};
+pub(crate) use descriptor::{
+    Slot, each_used, is_open, is_ours, is_used, leave_loops, recorded, renew, slot, slot_or_new, take_record,
+};
 pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, Ran, run_job, set_helpers};
 pub(crate) use reactor::{Reactor, free_reactor, new_reactor, run, run_until};

@@ -448,7 +448,8 @@ impl Reactor {
             let wanted = entry.wanted();
             match epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fd, wanted.into(), data(fd, entry.generation.get())) {
                 Ok(()) => entry.armed.set(wanted | IN_SET),
-                Err(Errno(libc::EBADF | libc::EPERM)) => entry.wake_closed(),
+                Err(Errno(libc::EBADF)) => entry.wake_closed(),
+                Err(Errno(libc::EPERM)) => entry.rouse(),
                 // No memory for it now: the next round tries again.
                 Err(_) => self.want_rebuild(),
             }

@@ -13,12 +13,13 @@ use crate::event::reactor::Reactor;
 use crate::event::registration::{Registration, wake_waiter};
 use crate::routine::env;
 use crate::sys::errno::Errno;
+use crate::sys::process;
 
 /// In `Reactor::roused`: more than one number. (Else one more than the number; 0: none.)
 const MORE_THAN_ONE: c_int = -1;
 
 impl Registration {
-    fn rouse(&self) {
+    pub(super) fn rouse(&self) {
         self.each_node(wake_waiter);
     }
 }
@@ -48,14 +49,18 @@ impl Reactor {
     }
 }
 
+/// Which loops have `fd`, if any do.
+#[inline]
+fn loops_of(fd: c_int) -> Option<u32> {
+    let loops = descriptor::slot(fd)?.loops.load(Ordering::Acquire);
+    (loops != 0 && loops != OURS).then_some(loops)
+}
+
 /// Wakes who waits at `fd`, in every loop.
 #[inline]
 pub(crate) fn rouse(fd: c_int) {
-    let loops = descriptor::slot(fd).map_or(0, |slot| slot.loops.load(Ordering::Acquire));
-    if loops != 0 && loops != OURS {
-        let errno = Errno::last();
+    if let Some(loops) = loops_of(fd) {
         rouse_in(fd, loops);
-        errno.set();
     }
 }
 
@@ -64,11 +69,27 @@ pub(crate) fn rouse(fd: c_int) {
 pub(crate) fn closed(fd: c_int) {
     // (A loop notes that it has a number before it puts it into its epoll set.)
     fence(Ordering::SeqCst);
-    rouse(fd);
+    if let Some(loops) = loops_of(fd) {
+        closed_in(fd, loops);
+    }
+}
+
+#[cold]
+fn closed_in(fd: c_int, loops: u32) {
+    // (A child of vfork closes its own copy of the number.)
+    if process::is_mine() {
+        rouse_in(fd, loops);
+    }
 }
 
 #[cold]
 fn rouse_in(fd: c_int, loops: u32) {
+    let errno = Errno::last();
+    rouse_where(fd, loops);
+    errno.set();
+}
+
+fn rouse_where(fd: c_int, loops: u32) {
     let mine = env::current();
     if let Some(env) = mine
         && let Some(reactor) = env.reactor_if_any()

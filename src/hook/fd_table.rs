@@ -301,9 +301,29 @@ pub(super) fn share(fd: c_int, copy: c_int) {
     }
 }
 
-/// The number is about to be closed.
+/// Closes a number by `call`: it leaves every loop first, then what is known of it is forgotten.
+#[inline]
+pub(super) fn close_by<R>(fd: c_int, call: impl FnOnce() -> R) -> R {
+    let generation = event::leave_loops(fd);
+    let result = call();
+    closed(fd, generation);
+    result
+}
+
+/// The second half of a close, after `event::leave_loops`; errno stays as it is.
+#[inline]
+pub(super) fn closed(fd: c_int, generation: Option<u32>) {
+    if let Some(generation) = generation {
+        drop_user(event::take_record(fd, generation));
+    }
+    event::closed(fd);
+}
+
+/// The number is about to be closed, one of many: forgets it at once.
 pub(super) fn closing(fd: c_int) {
-    drop_user(event::forget(fd));
+    if let Some(generation) = event::leave_loops(fd) {
+        drop_user(event::take_record(fd, generation));
+    }
 }
 
 fn drop_user(record: *mut c_void) {

@@ -96,11 +96,17 @@ fn deadline(ms: c_int) -> Option<u64> {
 /// Waits for `events` of `fd`: in a coroutine on the loop, on the main coroutine by the plain poll.
 #[inline]
 fn wait_for(env: &Env, fd: c_int, events: u16, deadline: Option<u64>) -> Result<Waited, Errno> {
+    if event::is_ours(fd) {
+        // Closed meanwhile, and a loop got the number.
+        return Err(Errno(libc::EBADF));
+    }
     if env.running().is_main() {
         return Ok(wait_plainly(fd, events, deadline));
     }
     match event::poll_one(env, env.reactor()?, fd, events, deadline) {
         Ok(0) if env.running().wait.outcome() != Outcome::Woken => Ok(Waited::Over),
+        // Closed meanwhile: the number may be another file's by now.
+        Ok(events) if events & libc::POLLNVAL as u16 != 0 => Err(Errno(libc::EBADF)),
         Err(event::Refused::Error(error)) => Err(error),
         Err(event::Refused::AlwaysReady) => {
             // A file of the kind that is never recorded: the number changed hands past us.

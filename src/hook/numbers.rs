@@ -52,7 +52,7 @@ pub unsafe extern "C-unwind" fn dup3(fd: c_int, copy: c_int, flags: c_int) -> c_
 /// Puts a dup of `fd` at the number `copy`.
 fn onto(fd: c_int, copy: c_int, call: impl FnOnce() -> c_int) -> c_int {
     if fd != copy && event::is_used(copy) && event::is_open(fd) {
-        fd_table::closing(copy);
+        event::leave_loops(copy);
     }
     let result = call();
     if result >= 0 && fd != copy {
@@ -103,13 +103,7 @@ pub unsafe extern "C-unwind" fn fclose(stream: *mut FILE) -> c_int {
     // SAFETY: the caller's argument; asks for no lock, and says -1 of a stream without a number.
     let fd = unsafe { libc::fileno(stream) };
     errno.set();
-    if fd >= 0 {
-        fd_table::closing(fd);
-    }
     // SAFETY: the caller's argument.
-    let result = unsafe { (real::get().fclose)(stream) };
-    if fd >= 0 {
-        event::closed(fd);
-    }
-    result
+    let call = || unsafe { (real::get().fclose)(stream) };
+    if fd >= 0 { fd_table::close_by(fd, call) } else { call() }
 }

@@ -17,10 +17,13 @@ use core::ptr::null_mut;
 use libc::{size_t, sockaddr, socklen_t, ssize_t};
 
 use super::fd_table::{self, NONBLOCK_BY_PROGRAM, NOT_A_SOCKET, Record};
-use super::io::{DONT_WAIT, NEVER_WAITS, other_names, recorded, wait_then_try, without_waiting, would_block};
+use super::io::{
+    DONT_WAIT, NEVER_WAITS, failed, other_names, recorded, wait_then_try, without_waiting, would_block,
+};
 use super::whole::receive_all;
 use super::{active, deadline, file, real, same_signature};
 use crate::event;
+use crate::routine::coroutine::Outcome;
 use crate::routine::{Env, env as environment, yield_into};
 use crate::sys::errno::Errno;
 
@@ -109,13 +112,18 @@ unsafe extern "C-unwind" fn goes_on() -> ssize_t {
     let co = env.running();
     let (fd, buf, len, how) =
         (co.wait.node.fd(), co.wait.more.replace(null_mut()), co.io_len.get() as size_t, co.wait.count.replace(0));
+    if happened & libc::POLLNVAL as u16 != 0 {
+        // Closed meanwhile: the number may be another file's by now.
+        return failed(Errno(libc::EBADF));
+    }
     // SAFETY: the buffer and length the program gave, kept since `receives_without_frame`.
     let got = unsafe { try_receive(how | DONT_WAIT as u32, fd, buf, len) };
     if let Some(record) = fd_table::get(fd) {
         record.passed();
         record.note_read(got > 0 && got == len as ssize_t);
     }
-    if got < 0 && happened != 0 && would_block() {
+    let woken = happened != 0 || co.wait.outcome() == Outcome::Woken;
+    if got < 0 && woken && would_block() {
         // Somebody else took it, or the number is another file's now: wait on, for what is left of the time.
         // SAFETY: as above.
         return unsafe { wait_on(env, how, fd, buf, len) };

@@ -127,11 +127,8 @@ fn pending_error(fd: c_int) -> Result<c_int, Errno> {
 /// As close(2).
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
-    fd_table::closing(fd);
     // SAFETY: the caller's argument.
-    let result = unsafe { (real::get().close)(fd) };
-    event::closed(fd);
-    result
+    fd_table::close_by(fd, || unsafe { (real::get().close)(fd) })
 }
 
 /// `int shutdown(int sockfd, int how);` Who waits there wakes, in every thread: epoll does not report
