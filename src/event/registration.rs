@@ -20,7 +20,7 @@ use core::mem::{offset_of, size_of};
 use core::ptr::{NonNull, null};
 use core::sync::atomic::Ordering;
 
-use crate::event::descriptor::{self, SEVERAL, Slot};
+use crate::event::descriptor::{self, OURS, SEVERAL, Slot};
 use crate::event::reactor::Reactor;
 use crate::routine::coroutine::Wait;
 use crate::routine::{Co, Coroutine};
@@ -279,6 +279,9 @@ impl Reactor {
             };
             tries += 1;
             // First: a close meanwhile looks for it afterwards.
+            if slot.loops.load(Ordering::Acquire) == OURS {
+                return Err(Refused::Closed);
+            }
             self.note_loop(slot);
             match epoll::ctl(epfd, op, fd, wanted.into(), data) {
                 Ok(()) => {
