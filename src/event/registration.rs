@@ -58,7 +58,9 @@ impl Node {
     }
 
     pub(crate) fn mask(&self) -> u64 {
-        u64::from(self.revents.get()) << 48 | u64::from(self.events.get()) << 32 | u64::from(self.fd.get().cast_unsigned())
+        u64::from(self.revents.get()) << 48
+            | u64::from(self.events.get()) << 32
+            | u64::from(self.fd.get().cast_unsigned())
     }
 
     pub(crate) fn link(&self) -> &Link {

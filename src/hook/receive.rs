@@ -110,8 +110,12 @@ unsafe extern "C-unwind" fn goes_on() -> ssize_t {
     let Some(env) = environment::current() else { return -1 };
     let happened = event::end_one(env);
     let co = env.running();
-    let (fd, buf, len, how) =
-        (co.wait.node.fd(), co.wait.more.replace(null_mut()), co.io_len.get() as size_t, co.wait.count.replace(0));
+    let (fd, buf, len, how) = (
+        co.wait.node.fd(),
+        co.wait.more.replace(null_mut()),
+        co.io_len.get() as size_t,
+        co.wait.count.replace(0),
+    );
     if happened & libc::POLLNVAL as u16 != 0 {
         // Closed meanwhile: the number may be another file's by now.
         return failed(Errno(libc::EBADF));

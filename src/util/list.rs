@@ -283,7 +283,10 @@ mod tests {
             ring.remove(&links[out]);
             assert!(!links[out].is_linked());
             for (i, link) in links.iter().enumerate().filter(|&(i, _)| i != out) {
-                assert!(ring.pop_front().is_some_and(|first| core::ptr::eq(first, link)), "{i} without {out}");
+                assert!(
+                    ring.pop_front().is_some_and(|first| core::ptr::eq(first, link)),
+                    "{i} without {out}"
+                );
             }
             assert!(ring.is_empty() && ring.pop_front().is_none());
         }
