@@ -1,7 +1,7 @@
 # What the tests of the client libraries share. A test is called as
 #   bash tests/clients/NAME.sh CASE PROGRAM COLIB_SO
 # and ends with: run_case "$@". CASE is static, shared (PROGRAM linked to that library does its work), variants
-# (PROGRAM under jemalloc and tcmalloc, and as given fortified and with large files) or preload (COLIB_SO under the
+# (PROGRAM, which is built fortified and with large files, alone and under jemalloc and tcmalloc) or preload (COLIB_SO under the
 # distribution's own client, which must not notice).
 #
 # A test starts a server of its own in a temporary folder on a free port, as an unprivileged user if run by root, and
@@ -146,19 +146,22 @@ under_allocators() {
 prefix=()
 
 # same_preloaded COMMAND...: a program that never heard of us gives the same output, errors and status with the
-# shared library under it. Standard input comes from $input.
+# shared library under it. Standard input comes from $input; what the sed script $differs takes away (dates) may differ.
 input=/dev/null
+differs=
 same_preloaded() {
     local with=0 without=0
     timeout -k 5 30 "$@" <"$input" >"$scratch/without" 2>"$scratch/without.err" || without=$?
     timeout -k 5 30 env "LD_PRELOAD=$colib_so" "$@" <"$input" >"$scratch/with" 2>"$scratch/with.err" || with=$?
     ((with == without)) || fail "$*: status $with under our library, $without without: $(<"$scratch/with.err")"
+    sed -i -e "$differs" "$scratch"/{without,with}{,.err}
     cmp "$scratch/without" "$scratch/with" || fail "$*: other output under our library"
     cmp "$scratch/without.err" "$scratch/with.err" || fail "$*: other errors under our library: $(<"$scratch/with.err")"
     echo "same with and without (status $with): $*"
 }
 
-# expect_status NUMBER: of the last same_preloaded's program, so that two equal failures do not pass as equal.
+# expect_output EXTENDED_REGULAR_EXPRESSION: the last same_preloaded's program printed it, so that two equal failures do
+# not pass as equal.
 expect_output() {
     grep -Eq -- "$1" "$scratch/with" "$scratch/with.err" || fail "no '$1' in $(cat "$scratch/with" "$scratch/with.err")"
 }
