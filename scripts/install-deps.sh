@@ -38,6 +38,43 @@ need_header() {
     fi
 }
 
+# need_library PACKAGE NAME: a library that the loader knows.
+need_library() {
+    local known
+    known=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p)
+    [[ $known == *"$2 "* ]] || missing+=("$1")
+}
+
+# need_module PACKAGE NAME: what pkg-config calls NAME, which the package has.
+need_module() {
+    pkg-config --exists "$2" 2>/dev/null || missing+=("$1")
+}
+
+# The client libraries that tests/clients runs side by side, their servers, and the distribution's own clients.
+check_clients() {
+    local PATH=$PATH:/usr/sbin:/sbin
+    need util-linux setpriv
+    need_module libhiredis-dev hiredis
+    need redis-server redis-server
+    need redis-tools redis-cli
+    need_module libpq-dev libpq
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+    need postgresql-client psql
+    need_module libmariadb-dev libmariadb
+    need mariadb-server mariadbd mariadb-install-db
+    need mariadb-client mariadb
+    need_module libcurl4-openssl-dev libcurl
+    need curl curl
+    need nginx-light nginx
+    need_module libssl-dev openssl
+    need openssl openssl
+    need_module libmemcached-dev libmemcached
+    need memcached memcached
+    need libmemcached-tools memccat memccp memcping
+    need_library libjemalloc2 libjemalloc.so.2
+    need_library libtcmalloc-minimal4 libtcmalloc_minimal.so.4
+}
+
 check_packages() {
     missing=()
     need gcc gcc
@@ -59,6 +96,7 @@ check_packages() {
         need iproute2 ss
         need_header libgtest-dev gtest/gtest.h
         need_header libgmock-dev gmock/gmock.h
+        check_clients
         ;;
     bench)
         need valgrind valgrind
@@ -84,6 +122,32 @@ check_rust() {
     fi
 }
 
+# Debian starts a server that it installs, unless this program of the administrator's says no (status 101). A machine that
+# has one keeps it, and it must say no; otherwise there is one for the time of the installation.
+policy=/usr/sbin/policy-rc.d
+forbid_services() {
+    local status=0
+    if [[ -e $policy ]]; then
+        "$policy" redis-server start >/dev/null 2>&1 || status=$?
+        ((status == 101)) ||
+            die "the servers that the tests use would be started by their installation, since $policy allows it; please install by your own means: ${missing[*]}"
+        return
+    fi
+    trap allow_services EXIT
+    trap 'exit 1' INT TERM
+    remove_policy=("$@" rm -f "$policy")
+    printf '#!/bin/sh\nexit 101\n' | "$@" tee "$policy" >/dev/null
+    "$@" chmod 755 "$policy"
+}
+
+remove_policy=()
+allow_services() {
+    if ((${#remove_policy[@]})); then
+        "${remove_policy[@]}"
+        remove_policy=()
+    fi
+}
+
 install_packages() {
     local as_root=() apt_options=(-qq -y --no-install-recommends)
     command -v apt-get >/dev/null ||
@@ -95,11 +159,15 @@ install_packages() {
     fi
     echo "install-deps: installing ${missing[*]}"
     as_root+=(env DEBIAN_FRONTEND=noninteractive)
+    if [[ $what == test ]]; then
+        forbid_services "${as_root[@]}"
+    fi
     # The list of packages may be old or not there at all.
     "${as_root[@]}" apt-get install "${apt_options[@]}" "${missing[@]}" >/dev/null 2>&1 ||
         { "${as_root[@]}" apt-get update -qq &&
             "${as_root[@]}" apt-get install "${apt_options[@]}" "${missing[@]}" >/dev/null; } ||
         die "apt-get could not install ${missing[*]}; its message is above."
+    allow_services
 }
 
 what=${1:-build}
