@@ -6,11 +6,14 @@
  *       -o client_openssl
  *   ./client_openssl 127.0.0.1 8443 ca.pem
  *
- * Arguments: IP PORT CA_FILE [COROUTINES]
+ * Arguments: IP PORT CA_FILE [COROUTINES [SINK_PORT]]. SINK_PORT: first one more coroutine writes 16 MB there, to a server
+ * that may take as long as it likes to read them.
  *
  * Prints
  *   100 handshakes: all connections open at once
  *   100 coroutines: 1000 echoes right
+ * and with SINK_PORT
+ *   16777216 bytes written to the sink
  */
 #include "client_common.h"
 
@@ -19,12 +22,12 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
-static const char USAGE[] = "IP PORT CA_FILE [COROUTINES]";
+static const char USAGE[] = "IP PORT CA_FILE [COROUTINES [SINK_PORT]]";
 
-enum { ROUNDS = 10 };
+enum { ROUNDS = 10, SINK_BYTES = 16 * 1024 * 1024 };
 
 static const char *server_ip;
-static char server[64]; /* IP:PORT */
+static char server[64], sink[64]; /* IP:PORT */
 static long coroutine_count = 100;
 static SSL_CTX *context;
 static stCoCond_t *all_open;
@@ -38,7 +41,7 @@ __attribute__((noreturn)) static void die_of_ssl(const char *what)
     exit(EXIT_FAILURE);
 }
 
-static BIO *shaken_hands(void)
+static BIO *shaken_hands(const char *with)
 {
     BIO *bio = BIO_new_ssl_connect(context);
     SSL *ssl = NULL;
@@ -47,7 +50,7 @@ static BIO *shaken_hands(void)
         die_of_ssl("no connection object");
     if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), server_ip) != 1)
         die_of_ssl("cannot ask for the server's address to be checked");
-    BIO_set_conn_hostname(bio, server);
+    BIO_set_conn_hostname(bio, with);
     if (BIO_do_connect(bio) != 1 || BIO_do_handshake(bio) != 1)
         die_of_ssl("no handshake");
     return bio;
@@ -73,9 +76,36 @@ static int answers(BIO *bio, const char *wanted)
     return 0;
 }
 
+static void fill_sink(void)
+{
+    char line[1024];
+    BIO *bio = shaken_hands(sink);
+
+    memset(line, 'x', sizeof(line) - 1);
+    line[sizeof(line) - 1] = '\n';
+    for (int written = 0; written < SINK_BYTES; written += (int)sizeof(line))
+        if (BIO_write(bio, line, (int)sizeof(line)) != (int)sizeof(line))
+            die_of_ssl("cannot write to the sink");
+    printf("%d bytes written to the sink\n", SINK_BYTES);
+    BIO_ssl_shutdown(bio);
+    BIO_free_all(bio);
+}
+
+/* Reports as soon as the echoes are done: the sink may still be at it. */
+static void report(void)
+{
+    if (most_open != coroutine_count)
+        cl_die("only %d connections were open at once", most_open);
+    printf("%d handshakes: all connections open at once\n", most_open);
+    if (echoes_right != coroutine_count * ROUNDS)
+        cl_die("only %ld of %ld echoes were right", echoes_right, coroutine_count * ROUNDS);
+    printf("%ld coroutines: %ld echoes right\n", coroutine_count, echoes_right);
+    fflush(stdout);
+}
+
 static void echo(int number)
 {
-    BIO *bio = shaken_hands();
+    BIO *bio = shaken_hands(server);
 
     /* Nobody asks before everybody is connected: a handshake that stopped the thread would end here for ever. */
     if (++open_count > most_open)
@@ -94,8 +124,19 @@ static void echo(int number)
             die_of_ssl("cannot write");
         echoes_right += answers(bio, wanted);
     }
-    open_count--;
     BIO_free_all(bio);
+    if (--open_count == 0)
+        report();
+}
+
+static void echo_or_fill(int number)
+{
+    if (sink[0] == '\0')
+        echo(number);
+    else if (number == 0)
+        fill_sink();
+    else
+        echo(number - 1);
 }
 
 int main(int argc, char **argv)
@@ -104,13 +145,15 @@ int main(int argc, char **argv)
 
     if (argc < 4)
         ex_bad_input(USAGE, "too few arguments");
-    if (argc > 5)
-        ex_bad_input(USAGE, "unexpected argument '%s'", argv[5]);
+    if (argc > 6)
+        ex_bad_input(USAGE, "unexpected argument '%s'", argv[6]);
     server_ip = argv[1];
     port = ex_number(USAGE, "PORT", argv[2], 1, 65535);
     ex_address(USAGE, server_ip, port);
     if (argc > 4)
         coroutine_count = ex_number(USAGE, "COROUTINES", argv[4], 1, 10000);
+    if (argc > 5)
+        snprintf(sink, sizeof(sink), "%s:%ld", server_ip, ex_number(USAGE, "SINK_PORT", argv[5], 1, 65535));
     snprintf(server, sizeof(server), "%s:%ld", server_ip, port);
 
     context = SSL_CTX_new(TLS_client_method());
@@ -123,13 +166,7 @@ int main(int argc, char **argv)
     /* What the sockets made from now on start with; the last to connect may take longer than libco's one second. */
     co_set_timeout(-1, 60 * 1000, 60 * 1000);
 
-    cl_run((int)coroutine_count, echo);
-    if (most_open != coroutine_count)
-        cl_die("only %d connections were open at once", most_open);
-    printf("%d handshakes: all connections open at once\n", most_open);
-    if (echoes_right != coroutine_count * ROUNDS)
-        cl_die("only %ld of %ld echoes were right", echoes_right, coroutine_count * ROUNDS);
-    printf("%ld coroutines: %ld echoes right\n", coroutine_count, echoes_right);
+    cl_run((int)coroutine_count + (sink[0] != '\0'), echo_or_fill);
     co_cond_free(all_open);
     SSL_CTX_free(context);
     return EXIT_SUCCESS;

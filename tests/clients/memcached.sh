@@ -5,7 +5,7 @@ needs libmemcached-tools memccat memcping memccp
 
 serve() {
     port=$(free_port)
-    start_server memcache memcached -l 127.0.0.1 -p "$port" -U 0 -t 1 -m 64
+    start_server memcache memcached -l 127.0.0.1 -p "$port" -U "$port" -t 1 -m 64
     until_true listens "$port"
     second_port=$(free_port)
     start_server memcache memcached -l 127.0.0.1 -p "$second_port" -U 0 -t 1 -m 64
@@ -24,6 +24,7 @@ works() {
     out=$(<"$scratch/out")
     printf '%s\n' "$out"
     ((status == 0)) || fail "$program ended with status $status (124: it hung)"
+    expect_line 'by UDP: 50 values right'
     expect_line 'first server: 50 coroutines, 1000 values right'
     expect_line 'second server: 50 coroutines, 1000 values right'
 }

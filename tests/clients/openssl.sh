@@ -8,6 +8,39 @@ works() {
     expect_line '100 coroutines: 1000 echoes right'
 }
 
+# A server that does the handshake and then does not read, since nobody reads what it prints, holds up only who writes
+# to it.
+long_write() {
+    local pid status=0 sink_port sink_bytes
+    sink_port=$(free_port)
+    mkfifo "$scratch/fifo"
+    chmod 666 "$scratch/fifo"
+    exec {drain}<>"$scratch/fifo"
+    (as_user www-data openssl s_server -quiet -accept "127.0.0.1:$sink_port" -cert "$scratch/ca.pem" \
+        -key "$scratch/key.pem" </dev/zero >"$scratch/fifo" 2>>"$scratch/server.log") &
+    started+=("$!")
+    until_true is_bound "$sink_port"
+    timeout -k 5 30 "$program" 127.0.0.1 "$tls_port" "$scratch/ca.pem" 100 "$sink_port" >"$scratch/out" 2>&1 &
+    pid=$!
+    until_true is_gone_or_says "$pid" '100 coroutines: 1000 echoes right'
+    sink_bytes=$(head -c 16777216 <&"$drain" | wc -c)
+    wait "$pid" || status=$?
+    out=$(<"$scratch/out")
+    printf '%s\n' "$out"
+    ((status == 0)) || fail "$program ended with status $status (124: it hung)"
+    ((sink_bytes == 16777216)) || fail "the sink got $sink_bytes bytes"
+    expect_line '16777216 bytes written to the sink'
+}
+
+# A connection to try it would be taken for the client.
+is_bound() {
+    grep -q ":$(printf %04X "$1") 00000000:0000 0A" /proc/net/tcp
+}
+
+is_gone_or_says() {
+    is_gone "$1" || grep -qx "$2" "$scratch/out"
+}
+
 preload() {
     local client=(openssl s_client -quiet -CAfile "$scratch/ca.pem" -verify_return_error -verify_ip 127.0.0.1)
     printf 'GET /echo?answer HTTP/1.0\r\n\r\n' >"$scratch/request"
