@@ -30,7 +30,7 @@ works() {
 }
 
 is_gone_or_says() {
-    is_gone "$1" || grep -qx "$2" "$scratch/out"
+    is_gone "$1" || grep -qsx "$2" "$scratch/out"
 }
 
 preload() {

@@ -43,7 +43,7 @@ is_bound() {
 }
 
 is_gone_or_says() {
-    is_gone "$1" || grep -qx "$2" "$scratch/out"
+    is_gone "$1" || grep -qsx "$2" "$scratch/out"
 }
 
 preload() {
