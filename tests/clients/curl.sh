@@ -29,7 +29,7 @@ preload() {
     expect_output '404'
     same_preloaded curl -sS --noproxy '*' "$tls/file"
     expect_output 'self-signed certificate'
-    differs='s/after [0-9]* ms.*//' # how long it took, and how far it came
+    differs='s/after [0-9]* m.*//' # how long it took, and how far it came
     same_preloaded curl -sS --noproxy '*' -m 1 "$plain/slow" -o "$scratch/part"
     same_preloaded curl -sS --noproxy '*' "http://127.0.0.1:$(free_port)/"
     expect_output 'Failed to connect'
