@@ -1,7 +1,10 @@
 // Numbers that come and go by other calls than socket and close.
 #include "loop_support.h"
 
+#include <atomic>
+
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 using namespace support;
 
@@ -121,4 +124,46 @@ MENDED(Pipe, in_the_place_of_a_socket_closed_past_the_library_is_plain)
         close(ends[0]);
         close(ends[1]);
     });
+}
+
+// What is known of a number may be changed by one thread while another closes it: of the next number that gets the
+// same memory nothing is lost.
+MENDED(HookNumbers, TimeoutsMayBeSetByOneThreadWhileAnotherClosesTheNumber)
+{
+    EXPECT_EQ(in_child([]() -> int {
+                  static std::atomic<int> number{-1};
+                  static std::atomic<bool> stop{false};
+                  const auto sets = [] {
+                      Co co([] {
+                          co_enable_hook_sys();
+                          const timeval patience = {1, 0};
+                          for (bool other = false; !stop; other = !other) {
+                              setsockopt(number, SOL_SOCKET, other ? SO_RCVTIMEO : SO_SNDTIMEO, &patience, sizeof patience);
+                              co_set_timeout(number, 2000, 3000);
+                          }
+                      });
+                      co.resume();
+                  };
+                  std::thread one(sets), other(sets);
+                  Co co([] {
+                      co_enable_hook_sys();
+                      for (const long long end = support::now_ms() + 3000; support::now_ms() < end;) {
+                          number = socket(AF_INET, SOCK_STREAM, 0);
+                          sched_yield();
+                          close(number);
+                          const int next[] = {socket(AF_INET, SOCK_STREAM, 0), socket(AF_INET, SOCK_STREAM, 0)};
+                          for (int fd : next) {
+                              if (fd < 0 || close(fd) != 0) {
+                                  _exit(1);
+                              }
+                          }
+                      }
+                      stop = true;
+                  });
+                  co.resume();
+                  one.join();
+                  other.join();
+                  return 0;
+              }),
+              0);
 }

@@ -81,7 +81,7 @@ fn a_resume_and_its_yield_stay_within_their_instructions_in_the_shared_library()
 
 #[test]
 fn a_switch_on_a_copy_stack_stays_within_its_instructions() {
-    at_most(&STATIC, "copy-switch", 290.0);
+    at_most(&STATIC, "copy-switch", 280.0);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_coroutine_made_run_and_released_stays_within_its_instructions() {
 
 #[test]
 fn a_hooked_read_of_a_ready_socket_stays_within_its_instructions() {
-    at_most(&STATIC, "read-ready", 190.0);
+    at_most(&STATIC, "read-ready", 160.0);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_wait_on_a_condition_stays_within_its_instructions() {
 
 #[test]
 fn a_sleep_stays_within_its_instructions() {
-    at_most(&STATIC, "sleep", 2050.0);
+    at_most(&STATIC, "sleep", 1930.0);
 }
 
 #[test]

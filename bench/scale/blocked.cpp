@@ -43,28 +43,15 @@ __attribute__((noinline)) static void close_socket(long index)
     finished++;
 }
 
-// The address, computed anew: a compiler would keep it in a register over the wait, 16 bytes more on the stack that
-// are neither the library's nor the locals'.
-static inline uint64_t *address_of(uint64_t (&locals)[LOCAL_WORDS])
-{
-#if defined(__x86_64__)
-    uint64_t *address;
-    __asm__ volatile("lea %1, %0" : "=r"(address) : "m"(locals));
-    return address;
-#else
-    return locals;
-#endif
-}
-
 static void *blocked(void *argument)
 {
     uint64_t locals[LOCAL_WORDS];
 
-    fill_locals(address_of(locals), (uintptr_t)argument);
+    fill_locals(locals, (uintptr_t)argument);
     open_socket((long)(intptr_t)argument);
     co_yield_ct();
     if (read(sockets[(intptr_t)argument], received, sizeof(received)) != sizeof(received) ||
-        !same_locals(address_of(locals), (uintptr_t)argument))
+        !same_locals(locals, (uintptr_t)argument))
         wrong++;
     close_socket((long)(intptr_t)argument);
     return nullptr;

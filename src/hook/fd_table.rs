@@ -44,8 +44,9 @@ const STREAK: u16 = 64;
 /// What the hooks know.
 #[repr(C)]
 pub(super) struct Record {
-    /// Milliseconds to read in the lower half, to write in the upper, each negative: for ever. Of a free record
-    /// the address of the next: a thread that still looks sees a time that means nothing.
+    /// Milliseconds to read in the lower half, to write in the upper, each -1 (for ever) or more. Of a free record
+    /// the address of the next, which [`FREE_MARK`] tells from times: a thread that still looks sees a time that means
+    /// nothing, and [`Record::change_times`] leaves it alone.
     times: AtomicU64,
     users: AtomicU32,
     flags: AtomicU16,
@@ -67,6 +68,9 @@ unsafe impl Sync for FreeList {}
 
 static FREE: FreeList = FreeList { lock: Lock::for_handlers_too(), first: UnsafeCell::new(null_mut()) };
 
+/// In `times` of a free record, in the place of the time to write: a negative one that is not -1.
+const FREE_MARK: u64 = 1 << 63;
+
 const BATCH: usize = 128;
 
 /// As the original: one second.
@@ -76,6 +80,11 @@ static DEFAULT_WRITE_MS: AtomicI32 = AtomicI32::new(1000);
 /// Held across fork.
 pub(crate) fn fork_lock() -> &'static Lock {
     &FREE.lock
+}
+
+/// Both times in one word.
+fn times((read_ms, write_ms): (c_int, c_int)) -> u64 {
+    u64::from(write_ms.cast_unsigned()) << 32 | u64::from(read_ms.cast_unsigned())
 }
 
 impl Record {
@@ -101,17 +110,20 @@ impl Record {
         let this = unsafe { &*record };
         this.users.store(1, Ordering::Relaxed);
         this.flags.store(flags as u16, Ordering::Relaxed);
-        this.set_times(DEFAULT_READ_MS.load(Ordering::Relaxed), DEFAULT_WRITE_MS.load(Ordering::Relaxed));
+        let defaults = (DEFAULT_READ_MS.load(Ordering::Relaxed), DEFAULT_WRITE_MS.load(Ordering::Relaxed));
+        this.times.store(times(defaults), Ordering::Relaxed);
         this.streak.store(0, Ordering::Relaxed);
         Some(record)
     }
 
+    /// The next free record. The lock is held.
     fn next(&self) -> *mut Record {
-        with_exposed_provenance_mut(self.times.load(Ordering::Relaxed) as usize)
+        with_exposed_provenance_mut((self.times.load(Ordering::Relaxed) & !FREE_MARK) as usize)
     }
 
+    /// Makes it a free record. The lock is held.
     fn set_next(&self, next: *mut Record) {
-        self.times.store(next.expose_provenance() as u64, Ordering::Relaxed);
+        self.times.store(next.expose_provenance() as u64 | FREE_MARK, Ordering::Relaxed);
     }
 
     #[inline(always)]
@@ -137,9 +149,13 @@ impl Record {
         (self.times.load(Ordering::Relaxed) >> 32) as c_int
     }
 
-    fn set_times(&self, read_ms: c_int, write_ms: c_int) {
-        let times = u64::from(write_ms.cast_unsigned()) << 32 | u64::from(read_ms.cast_unsigned());
-        self.times.store(times, Ordering::Relaxed);
+    /// Sets times made of those there are. If another thread closed the number meanwhile, and the record is free,
+    /// nothing: what it holds then is another's.
+    fn change_times(&self, change: impl Fn(c_int, c_int) -> (c_int, c_int)) {
+        let _ = self.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+            let (read_ms, write_ms) = (old as c_int, (old >> 32) as c_int);
+            (write_ms >= -1).then(|| times(change(read_ms, write_ms)))
+        });
     }
 
     /// SO_RCVTIMEO (or SO_SNDTIMEO) was set: zero means for ever.
@@ -154,11 +170,11 @@ impl Record {
             c_int::try_from(ms).unwrap_or(c_int::MAX)
         };
         if write {
-            self.set_times(self.read_ms(), ms);
+            self.change_times(|read_ms, _| (read_ms, ms));
             self.put(WRITE_TIMEOUT_SET, true);
             self.put(WRITE_MS_BY_CALL, false);
         } else {
-            self.set_times(ms, self.write_ms());
+            self.change_times(|_, write_ms| (ms, write_ms));
             self.put(READ_TIMEOUT_SET, true);
             self.put(READ_MS_BY_CALL, false);
         }
@@ -238,7 +254,7 @@ pub(super) fn record(fd: c_int, flags: u32) -> Result<(), Errno> {
 pub(super) fn record_added(fd: c_int, flags: u32) -> Result<(), Errno> {
     record(fd, flags | ADDED)?;
     if let Some(record) = get(fd) {
-        record.set_times(-1, -1);
+        record.change_times(|_, _| (-1, -1));
     }
     Ok(())
 }
@@ -295,9 +311,13 @@ pub(super) fn share(fd: c_int, copy: c_int) {
         && process::is_mine()
         && let Some(slot) = event::slot_or_new(copy)
     {
-        record.users.fetch_add(1, Ordering::Relaxed);
+        // (Closed by another thread meanwhile: nobody's record comes to life again.)
+        let one_more = |users| (users > 0).then(|| users + 1);
+        let known = record.users.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).is_ok();
         drop_user(event::renew(slot));
-        slot.record.store((&raw const *record).cast_mut().cast(), Ordering::Release);
+        if known {
+            slot.record.store((&raw const *record).cast_mut().cast(), Ordering::Release);
+        }
     }
 }
 
@@ -349,7 +369,7 @@ pub(crate) fn set_timeouts(fd: c_int, read_ms: c_int, write_ms: c_int) -> Result
         return Ok(());
     }
     let record = get(fd).ok_or(Errno(libc::EBADF))?;
-    record.set_times(read, write);
+    record.change_times(|_, _| (read, write));
     record.put(WRITE_TIMEOUT_SET | READ_MS_BY_CALL | WRITE_MS_BY_CALL, true);
     Ok(())
 }
