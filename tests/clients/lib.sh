@@ -1,6 +1,6 @@
 # What the tests of the client libraries share. A test is called as
 #   bash tests/clients/NAME.sh CASE PROGRAM COLIB_SO
-# and ends with: run_case "$@". CASE is static, shared (PROGRAM linked to that library does its work), variants
+# and ends with: run_case "$@". CASE is static, shared (PROGRAM linked to that library does its work), variants_static, variants_shared
 # (PROGRAM, which is built fortified and with large files, alone and under jemalloc and tcmalloc) or preload (COLIB_SO under the
 # distribution's own client, which must not notice).
 #
@@ -185,7 +185,7 @@ run_case() {
         refuses_bad_input "$program"
         works
         ;;
-    variants)
+    variants | variants_*)
         works # PROGRAM is the fortified one, with large files
         under_allocators works
         ;;
