@@ -167,3 +167,29 @@ MENDED(HookNumbers, TimeoutsMayBeSetByOneThreadWhileAnotherClosesTheNumber)
               }),
               0);
 }
+
+MENDED(HookFd, TakesWhatCanBeWaitedForAndSaysWhatCannot)
+{
+    EXPECT_EQ(-1, co_hook_fd(-1));
+    EXPECT_EQ(EBADF, errno);
+    for (const char *path : {"/dev/null", "/", "/proc/self/exe"}) {
+        const int fd = open(path, O_RDONLY);
+        ASSERT_LE(0, fd);
+        errno = 0;
+        EXPECT_EQ(-1, co_hook_fd(fd)) << path;
+        EXPECT_EQ(EPERM, errno) << path;
+        close(fd);
+        EXPECT_EQ(-1, co_hook_fd(fd)) << path << ", closed";
+        EXPECT_EQ(EBADF, errno);
+    }
+    int ends[2];
+    ASSERT_EQ(0, pipe(ends));
+    const int before = open_descriptors();
+    EXPECT_EQ(0, co_hook_fd(ends[0]));
+    EXPECT_EQ(0, co_hook_fd(ends[0])) << "known already";
+    EXPECT_EQ(before, open_descriptors());
+    EXPECT_EQ(0, co_set_timeout(ends[0], 20, 20));
+    in_hooked_coroutine([&] { EXPECT_GE(time_of_a_read(ends[0]), 19); });
+    close(ends[0]);
+    close(ends[1]);
+}

@@ -337,7 +337,7 @@ int co_set_helper_threads(int count);
  * cooperative from now on, with time-outs for ever (co_set_timeout sets others). Not in libco.
  *
  * Returns 0 (also if the hooks know it already), or -1 with errno EBADF, EPERM (a file that cannot be waited
- * for) or ENOMEM.
+ * for), ENOMEM, or EMFILE or ENFILE (finding that out takes a descriptor).
  */
 int co_hook_fd(int fd);
 

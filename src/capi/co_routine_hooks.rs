@@ -98,7 +98,7 @@ pub extern "C-unwind" fn co_set_helper_threads(count: c_int) -> c_int {
 /// cooperative from now on, with time-outs for ever (co_set_timeout sets others). Not in libco.
 ///
 /// Returns 0 (also if the hooks know it already), or -1 with errno EBADF, EPERM (a file that cannot be waited
-/// for) or ENOMEM.
+/// for), ENOMEM, or EMFILE or ENFILE (finding that out takes a descriptor).
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn co_hook_fd(fd: c_int) -> c_int {
     match hook::hand_over(fd) {

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::{choice, real};
 use crate::event;
+use crate::sys::epoll;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
@@ -259,6 +260,14 @@ pub(super) fn record_added(fd: c_int, flags: u32) -> Result<(), Errno> {
     Ok(())
 }
 
+/// `EPERM` for a file that epoll does not take: a regular one, a directory, a device such as /dev/null.
+fn can_be_waited_for(fd: c_int) -> Result<(), Errno> {
+    let epfd = epoll::create()?;
+    let taken = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fd, 0, 0);
+    epoll::close(epfd);
+    taken
+}
+
 /// co_hook_fd.
 pub(crate) fn hand_over(fd: c_int) -> Result<(), Errno> {
     if get(fd).is_some() {
@@ -275,11 +284,8 @@ pub(crate) fn hand_over(fd: c_int) -> Result<(), Errno> {
     if unsafe { libc::fstat(fd, &mut file) } < 0 {
         return Err(Errno::last());
     }
-    let kind = match file.st_mode & libc::S_IFMT {
-        libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK => return Err(Errno(libc::EPERM)),
-        libc::S_IFSOCK => 0,
-        _ => NOT_A_SOCKET,
-    };
+    can_be_waited_for(fd)?;
+    let kind = if file.st_mode & libc::S_IFMT == libc::S_IFSOCK { 0 } else { NOT_A_SOCKET };
     let nonblocking = if mode & libc::O_NONBLOCK != 0 { NONBLOCK_BY_PROGRAM | NONBLOCK_BELOW } else { 0 };
     record_added(fd, kind | nonblocking)
 }
