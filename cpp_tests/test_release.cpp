@@ -308,3 +308,18 @@ MENDED(CoRelease, OfOnesResumerFreesItWhenItYields)
               4 * 1024);
     EXPECT_EQ(went_on, 6000);
 }
+
+MENDED(CoRelease, OneThatIsResumedAllTheSameStaysWhereItIsWhileNobodyHasItsPlace)
+{
+    int ran = 0;
+    Co co([&] {
+        ++ran;
+        co_yield_ct();
+        ++ran;
+    });
+    co.resume();
+    stCoRoutine_t *released = co.forget();
+    co_release(released);
+    co_resume(released);
+    EXPECT_EQ(ran, 1);
+}

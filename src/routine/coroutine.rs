@@ -220,6 +220,8 @@ pub(crate) mod word {
     pub(crate) const FOR_RESUME: u64 = !HOOK;
     /// Private stack, started, not ended, nothing pending: the switch alone will do.
     pub(crate) const SUSPENDED: u64 = 1;
+    /// As it is after the routine's end.
+    pub(crate) const ENDED: u64 = 1 << 8 | 1;
 }
 
 impl Coroutine {
@@ -302,6 +304,12 @@ impl Coroutine {
         self.set_word(0);
         self.spec0.set(null_mut());
         self.wait.granted.set(false);
+    }
+
+    /// Released, and kept for the next: a program that still resumes it is refused.
+    #[inline(always)]
+    pub(super) fn lay_down(&self) {
+        self.set_word(word::ENDED);
     }
 
     pub(crate) fn stack(&self) -> &StackMem {

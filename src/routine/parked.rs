@@ -55,6 +55,7 @@ impl Parked {
         } else if count == KEEP || self.size.get() != size {
             return false;
         }
+        co.lay_down();
         co.arg.set(self.first.get().cast_mut().cast());
         self.first.set(co.as_ptr());
         self.count.set(count + 1);
