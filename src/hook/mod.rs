@@ -64,10 +64,11 @@ use crate::routine::{Env, env as environment};
 use crate::sys::clock::Nanos;
 use crate::sys::errno::Errno;
 
-/// The calling thread's environment, if its running coroutine has hooks on.
+/// The calling thread's environment, if its running coroutine has hooks on. (In a signal handler that interrupted
+/// a section of ours every call is the plain one: it may not wait there.)
 #[inline(always)]
 fn active() -> Option<&'static Env> {
-    environment::current().filter(|env| env.running().c_enable_sys_hook.get() != 0)
+    environment::current().filter(|env| env.running().c_enable_sys_hook.get() != 0 && !env.is_busy())
 }
 
 /// Asserts at compile time that a hook has the signature of the libc crate's function. (Of the types:
