@@ -188,6 +188,7 @@ macro_rules! resume_body {
             ".cfi_remember_state",
             $crate::arch::push_registers!(),
             "mov qword ptr [rcx + {sp}], rsp",
+            "inc qword ptr [rax + {resumes}]",
             "mov rsp, qword ptr [rdi + {sp}]",
             $crate::arch::pop_and_go!(),
             // New: on its stack there is nothing to restore.
@@ -197,6 +198,7 @@ macro_rules! resume_body {
             "jne {slow}",
             "mov qword ptr [rdi + {resumer}], rcx",
             "mov qword ptr [rax + {current}], rdi",
+            "inc qword ptr [rax + {resumes}]",
             "mov byte ptr [rdi + {word}], 1",
             // StackMem::start
             "mov rdx, qword ptr [rdi + {stack_mem}]",
@@ -228,6 +230,7 @@ macro_rules! resume_body {
             for_resume = const $crate::routine::coroutine::word::FOR_RESUME,
             suspended = const $crate::routine::coroutine::word::SUSPENDED,
             current = const $crate::routine::env::at::CURRENT,
+            resumes = const $crate::routine::env::at::RESUMES,
             exceptions = const $crate::routine::env::at::EXCEPTIONS,
             caught = const $crate::sys::exceptions::at::CAUGHT,
             uncaught = const $crate::sys::exceptions::at::UNCAUGHT,

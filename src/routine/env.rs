@@ -16,7 +16,7 @@ use core::cell::Cell;
 use core::ffi::c_void;
 use core::mem::{offset_of, size_of};
 use core::ptr::{NonNull, null, null_mut};
-use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::event::{self, Reactor};
 use crate::routine::cond::Cond;
@@ -38,6 +38,8 @@ pub(crate) struct Env {
     current: Cell<*const Coroutine>,
     /// The thread's C++ exception state, or `no_exceptions`: never null.
     exceptions: Cell<*const ExceptionState>,
+    /// How often a coroutine got control from its resumer. Written by this thread alone, by a plain increment.
+    resumes: AtomicU64,
     /// How many coroutines have come to their end and were neither released nor reset since, more or less:
     /// programs write cEnd and cStart, and other threads release.
     ends: Cell<usize>,
@@ -77,6 +79,7 @@ pub(crate) mod at {
 
     pub(crate) const CURRENT: usize = offset_of!(Env, current);
     pub(crate) const EXCEPTIONS: usize = offset_of!(Env, exceptions);
+    pub(crate) const RESUMES: usize = offset_of!(Env, resumes);
     pub(crate) const ENDS: usize = offset_of!(Env, ends);
 }
 
@@ -276,6 +279,11 @@ impl Env {
         }
         // SAFETY: taken above, given back when the thread ends.
         Some(unsafe { (*self.service.get()).stack_bp.get() })
+    }
+
+    /// A coroutine gets control, by another way than the short one of `arch`.
+    pub(crate) fn count_resume(&self) {
+        self.resumes.store(self.resumes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// A routine came to its end.

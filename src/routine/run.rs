@@ -91,6 +91,7 @@ fn step_into(co: Option<Co>) -> Option<Step> {
     move_exceptions(env, from, &co);
     co.resumer.set(Some(Co::of(from)));
     env.set_running(&co);
+    env.count_resume();
     Some((NonNull::new(from.sp.as_ptr())?, co.sp.get()))
 }
 
@@ -167,6 +168,7 @@ unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
     move_exceptions(env, from, co);
     co.resumer.set(Some(Co::of(from)));
     env.set_running(co);
+    env.count_resume();
     co.sp.get()
 }
 
