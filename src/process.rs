@@ -40,6 +40,7 @@ unsafe extern "C" fn after_fork_in_child() {
 extern "C" fn load() {
     hook::real::find();
     sys::process::claim();
+    sys::tools::find();
     // SAFETY: a string; the C library's own getenv, or its like.
     let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_LOG".as_ptr()) };
     // SAFETY: not null: a string of the environment.

@@ -23,8 +23,8 @@ use core::ffi::c_void;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::routine::coroutine::{AT_END, at};
-use crate::routine::{Coroutine, env, run};
-use crate::sys::exceptions;
+use crate::routine::{Coroutine, env, run, watched};
+use crate::sys::{exceptions, tools};
 
 /// Bytes between two stack positions that keep the ABI's alignment.
 pub(crate) const STACK_ALIGN: usize = 16;
@@ -48,8 +48,6 @@ global_asm!(
     "colib_thread_slot:",
     ".zero 8",
     ".popsection",
-    // libstdc++ or libc++abi supplies this; a C program has neither and sees a null address.
-    ".weak __cxa_get_globals",
 );
 
 /// The calling thread's slot value (null at first).
@@ -82,18 +80,44 @@ pub(crate) fn set_thread_slot(value: *const c_void) {
     }
 }
 
-/// The address of `__cxa_get_globals`, null where no C++ runtime is linked.
-pub(crate) fn cxa_get_globals_address() -> *const c_void {
-    let value: *const c_void;
-    // SAFETY: loads one pointer from the global offset table; a weak symbol has its entry there.
+/// The address of a C function that may or may not be in the process: null if it is not.
+macro_rules! weak_function {
+    ($name:literal) => {{
+        let address: *const ::core::ffi::c_void;
+        // SAFETY: loads one pointer from the global offset table; a weak symbol has its entry there.
+        unsafe {
+            ::core::arch::asm!(
+                concat!(".weak ", $name),
+                concat!("mov {0}, qword ptr [rip + ", $name, "@GOTPCREL]"),
+                out(reg) address,
+                options(nostack, pure, readonly, preserves_flags)
+            );
+        }
+        address
+    }};
+}
+pub(crate) use weak_function;
+
+/// Asks valgrind, by an instruction sequence that does nothing elsewhere: 0 is the answer there.
+pub(crate) fn valgrind_request(request: usize, args: [usize; 5]) -> usize {
+    let block = [request, args[0], args[1], args[2], args[3], args[4]];
+    let mut answer = 0_usize;
+    // SAFETY: the rotations add up to two full turns, the exchange is of a register with itself; valgrind reads
+    // `block`, which is there, and does to memory only what it means for valgrind's own notes.
     unsafe {
         asm!(
-            "mov {0}, qword ptr [rip + __cxa_get_globals@GOTPCREL]",
-            out(reg) value,
-            options(nostack, pure, readonly, preserves_flags)
+            "rol rdi, 3",
+            "rol rdi, 13",
+            "rol rdi, 61",
+            "rol rdi, 51",
+            "xchg rbx, rbx",
+            in("rax") &raw const block,
+            inout("rdx") answer,
+            inout("rdi") 0_usize => _,
+            options(nostack)
         );
     }
-    value
+    answer
 }
 
 /// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
@@ -447,6 +471,21 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
     )
 }
 
+/// [`first_frame`] for a thread whose switches are watched: `rbx` and `rsp` as there.
+#[unsafe(naked)]
+unsafe extern "C-unwind" fn first_frame_watched() {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_undefined rip",
+        ".cfi_def_cfa rsp, 16",
+        "call {arrived}",
+        "jmp {first_frame}",
+        ".cfi_endproc",
+        arrived = sym watched::arrived_at_start,
+        first_frame = sym first_frame,
+    )
+}
+
 /// Builds, at the top of a stack, the context that starts `co`'s routine, and returns its stack pointer.
 ///
 /// # Safety
@@ -455,8 +494,9 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
 #[inline(always)]
 pub(crate) unsafe fn first_frame_at(top: *mut u8, co: *const Coroutine) -> *mut u8 {
     let sp = top.wrapping_sub(SAVED_WORDS * 8).cast::<[usize; SAVED_WORDS]>();
+    let start = if tools::watched() { first_frame_watched } else { first_frame };
     // rbp is 0: a walker by frame pointers ends here.
-    let frame = [0, 0, 0, 0, co.addr(), 0, first_frame as *const () as usize];
+    let frame = [0, 0, 0, 0, co.addr(), 0, start as *const () as usize];
     // SAFETY: the words end at `top`, inside the stack the caller vouches for.
     unsafe { sp.write(frame) };
     sp.cast()
@@ -471,8 +511,12 @@ pub(crate) unsafe fn copy_live(from: *const u8, to: *mut u8, len: usize) {
     use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_storeu_si128};
     // Most coroutines wait with a few hundred live bytes: a call of memcpy costs as much as those.
     if len > 1024 {
+        if tools::watched() {
+            // SAFETY: as the caller vouches.
+            return unsafe { copy_unseen(from, to, len) };
+        }
         // SAFETY: as the caller vouches.
-        return unsafe { core::ptr::copy_nonoverlapping(from, to, len) };
+        return unsafe { from.copy_to_nonoverlapping(to, len) };
     }
     // The registers were pushed a moment ago, eight bytes each: the processor forwards what a push has stored
     // to a load of as many, while a wider load would have to wait for the cache.
@@ -493,6 +537,19 @@ pub(crate) unsafe fn copy_live(from: *const u8, to: *mut u8, len: usize) {
         // SAFETY: as above.
         unsafe { _mm_storeu_si128(to.wrapping_add(i), bytes) };
         compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// Copies past the sanitizers' memcpy, which takes gaps between a stack's variables for errors.
+///
+/// # Safety
+/// As [`copy_live`].
+#[cold]
+unsafe fn copy_unseen(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: `len` bytes, as the caller vouches; the direction flag is clear by the ABI.
+    unsafe {
+        asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
     }
 }
 

@@ -15,6 +15,7 @@ use crate::routine::env::{self, Env};
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::log::log;
+use crate::sys::tools;
 use crate::util::list::{Link, List};
 
 /// What C knows as stCoCond_t, opaque.
@@ -129,6 +130,7 @@ impl Cond {
 
     /// Leaves a signal for the owner. Lock-free: a signal handler may be here.
     fn defer(&self, env: &Env, whom: Whom) {
+        tools::handed_over((&raw const *self).cast());
         match whom {
             Whom::First => self.deferred.fetch_add(1, Ordering::AcqRel),
             Whom::All => self.deferred.fetch_or(BROADCAST, Ordering::AcqRel),
@@ -235,6 +237,7 @@ pub(crate) fn serve_deferred(env: &Env) {
             unsafe { heap::free(NonNull::from(cond)) };
             continue;
         }
+        tools::received((&raw const *cond).cast());
         cond.is_deferred.store(false, Ordering::Release);
         let signals = cond.deferred.swap(0, Ordering::AcqRel);
         env.guarded(|| {

@@ -13,15 +13,18 @@
 use core::cell::Cell;
 use core::ffi::c_int;
 use core::ptr::{NonNull, null, null_mut};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::arch;
 use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, LARGEST_STACK};
 use crate::routine::env::Env;
 use crate::routine::stack::{self, StackMem};
+use crate::routine::watched::area_of;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::log::log;
 use crate::sys::pages::PAGE;
+use crate::sys::tools::{self, Area};
 use crate::util::{pool, size_class};
 
 /// A group of copy stacks, as C sees it (stShareStack_t).
@@ -79,11 +82,23 @@ pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>
     made.stack_size.set(bytes as c_int);
     made.count.set(count);
     made.stack_array.set(array.as_ptr());
+    keep(group, array, stacks);
     Ok(group)
 }
 
+/// The group made last. Programs have no call to free one, and need not keep the pointer: this way no tool takes them for
+/// lost.
+static LAST: AtomicPtr<ShareStack> = AtomicPtr::new(null_mut());
+
+/// Makes `group` the last; behind the stacks in its array it has the one before.
+fn keep(group: NonNull<ShareStack>, array: NonNull<*const StackMem>, stacks: usize) {
+    let before = LAST.swap(group.as_ptr(), Ordering::AcqRel);
+    // SAFETY: `alloc_records` made room for one more.
+    unsafe { array.as_ptr().wrapping_add(stacks).write(before.cast_const().cast()) };
+}
+
 fn alloc_records(count: usize) -> Option<(NonNull<*const StackMem>, NonNull<StackMem>)> {
-    let array = heap::alloc_array::<*const StackMem>(count)?;
+    let array = heap::alloc_array::<*const StackMem>(count.checked_add(1)?)?;
     match heap::alloc_array::<StackMem>(count) {
         Some(records) => Some((array, records)),
         None => {
@@ -134,6 +149,9 @@ pub(crate) fn bring_in(env: &Env, co: Co) -> bool {
         stack.occupy_co.set(co.as_ptr());
     } else if co.c_start.get() != 0 {
         return true;
+    }
+    if tools::bytes_are_watched() {
+        tools::blank(area_of(stack));
     }
     if co.c_start.get() == 0 {
         let top = stack.stack_bp.get();
@@ -203,6 +221,10 @@ fn move_out(env: &Env, occupant: Co) -> bool {
     }
     occupant.save_size.set(size as u32);
     occupant.stack_sp.set(start);
+    if tools::bytes_are_watched() {
+        // (The few bytes by which it was rounded down.)
+        tools::blank(Area { bottom: start, size: occupant.sp.get().addr() - start.addr() });
+    }
     // SAFETY: `size` live bytes up to the stack's end; the buffer has room for as many.
     unsafe { arch::copy_live(start, occupant.save_buffer.get(), size) };
     true

@@ -24,11 +24,13 @@ use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, RELEASE_SOON, RELE
 use crate::routine::parked::Parked;
 use crate::routine::stack::{self, StackMem};
 use crate::routine::stack_cache;
+use crate::routine::watched;
 use crate::sys::errno::Errno;
 use crate::sys::exceptions::{self, ExceptionState};
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
 use crate::sys::thread;
+use crate::sys::tools;
 use crate::util::list::{Link, List};
 use crate::util::pool;
 
@@ -36,8 +38,8 @@ use crate::util::pool;
 #[repr(C)]
 pub(crate) struct Env {
     current: Cell<*const Coroutine>,
-    /// The thread's C++ exception state, or `no_exceptions`: never null.
-    exceptions: Cell<*const ExceptionState>,
+    /// What the short ways of a switch look at, never null: `exceptions`, or one that sends them the slow way.
+    exceptions_or_detour: Cell<*const ExceptionState>,
     /// How often a coroutine got control from its resumer. Written by this thread alone, by a plain increment.
     resumes: AtomicU64,
     /// How many coroutines have come to their end and were neither released nor reset since, more or less:
@@ -61,7 +63,11 @@ pub(crate) struct Env {
     /// Waiting coroutines that another thread released, linked by `arg`; under ENVS.
     to_release: Cell<*const Coroutine>,
     any_to_release: AtomicU32,
+    /// The thread's C++ exception state, or `no_exceptions`: never null.
+    exceptions: Cell<*const ExceptionState>,
     service: Cell<*const StackMem>,
+    /// The thread's own stack, as the sanitizers know it.
+    pub(super) main_watched: watched::Main,
     /// Whom a resume by way of the service stack could not bring in.
     pub(crate) refused: Cell<*const Coroutine>,
     /// The stack the main coroutine says it has.
@@ -78,7 +84,7 @@ pub(crate) mod at {
     use core::mem::offset_of;
 
     pub(crate) const CURRENT: usize = offset_of!(Env, current);
-    pub(crate) const EXCEPTIONS: usize = offset_of!(Env, exceptions);
+    pub(crate) const EXCEPTIONS: usize = offset_of!(Env, exceptions_or_detour);
     pub(crate) const RESUMES: usize = offset_of!(Env, resumes);
     pub(crate) const ENDS: usize = offset_of!(Env, ends);
 }
@@ -139,6 +145,11 @@ fn create() -> Result<&'static Env, Errno> {
     env.main_stack.stack_size.set(DEFAULT_STACK);
     let state = exceptions::of_this_thread();
     env.exceptions.set(if state.is_null() { &env.no_exceptions } else { state });
+    env.exceptions_or_detour.set(env.exceptions.get());
+    if tools::watched() {
+        env.exceptions_or_detour.set(exceptions::DETOUR.state());
+        env.main_watched.begin();
+    }
     // SAFETY: in no list yet; taken out when the thread ends.
     ENVS.lock.with(|| unsafe { ENVS.alive.push_back(&env.in_alive) });
     thread::set_slot((&raw const *env).cast());
@@ -162,6 +173,13 @@ impl Env {
     pub(crate) fn exceptions(&self) -> &ExceptionState {
         // SAFETY: the thread's own state or ours: both live as long as the thread.
         unsafe { &*self.exceptions.get() }
+    }
+
+    /// Whether a switch may go the short way, as far as the thread is concerned.
+    #[inline(always)]
+    pub(crate) fn is_simple(&self) -> bool {
+        // SAFETY: as above, or a static.
+        unsafe { (*self.exceptions_or_detour.get()).is_empty() }
     }
 
     /// The loop that serves this thread, made on first use.

@@ -9,6 +9,7 @@ use crate::routine::coroutine::Co;
 use crate::routine::environ;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
+use crate::sys::tools;
 
 /// How many specifics a coroutine has, as the original.
 pub(crate) const SPECIFICS: usize = 1024;
@@ -27,6 +28,8 @@ pub(crate) struct Extra {
     host: Cell<*mut c_void>,
     /// This coroutine's `struct __res_state`.
     resolver: Cell<*mut c_void>,
+    /// What ThreadSanitizer knows of the coroutine.
+    pub(super) fiber: Cell<*mut c_void>,
 }
 
 // SAFETY: null pointers.
@@ -112,6 +115,7 @@ pub(crate) fn drop_of(co: Co) {
         // SAFETY: null or from the C heap.
         unsafe { libc::free(part.get().cast()) };
     }
+    tools::end_fiber(parts.fiber.get());
     environ::drop_of(parts);
     // SAFETY: null or from the C heap.
     unsafe { libc::free(parts.host.get()) };

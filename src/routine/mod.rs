@@ -9,6 +9,7 @@
 //! | parked | coroutines kept whole for the next co_create |
 //! | copy | copy stacks |
 //! | cond, mutex | conditions, and the mutex made of one |
+//! | watched | what sanitizers and valgrind are told of switches and stacks |
 //! | extra, environ | specifics, environment variables of a coroutine |
 //!
 //! Called by `capi` and `hook`. Wakes come from `event`, which resumes through [`run`].
@@ -24,6 +25,7 @@ mod parked;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod stack_cache;
+pub(crate) mod watched;
 
 use core::ffi::{c_int, c_void};
 use core::mem::size_of;

@@ -22,7 +22,9 @@ use crate::routine::coroutine::{
     AT_END, Co, Coroutine, IN_FLIGHT, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState,
 };
 use crate::routine::env::{self, Env};
+use crate::routine::watched;
 use crate::sys::log::{fatal, log};
+use crate::sys::tools;
 
 /// Puts a coroutine on a private stack, which waits for nothing and does not run, at its routine's start.
 #[inline(always)]
@@ -37,6 +39,42 @@ fn build_first_frame(co: Co) {
 /// the switch, with no frame of its own left. (A frame that is left without a return costs a misprediction.)
 type Step = (NonNull<*mut u8>, *mut u8);
 
+/// Does a step: in tail position.
+///
+/// # Safety
+/// As [`arch::switch`]; `save` is the leaving coroutine's `sp`, and who enters is the environment's running one.
+#[inline(always)]
+unsafe fn go(save: NonNull<*mut u8>, sp: *mut u8) {
+    if tools::watched() {
+        // SAFETY: as the caller vouches.
+        return unsafe { watched::switch(save, sp) };
+    }
+    // SAFETY: as the caller vouches.
+    unsafe { arch::switch(save.as_ptr(), sp) }
+}
+
+/// Leaves `from` by the service stack, probably for `to`.
+///
+/// # Safety
+/// As [`arch::switch_on_service`].
+unsafe fn go_by_service(
+    from: &Coroutine,
+    top: *mut u8,
+    work: unsafe extern "C-unwind" fn(*const Coroutine) -> *mut u8,
+    arg: *const Coroutine,
+    to: Co,
+) {
+    if from.pending() & RELEASE_SOON != 0 && core::ptr::eq(arg, from) {
+        watched::leave_for_good(to);
+        // SAFETY: as the caller vouches.
+        return unsafe { arch::switch_on_service(from.sp.as_ptr(), top, work, arg) };
+    }
+    let kept = watched::leave(to);
+    // SAFETY: as the caller vouches.
+    unsafe { arch::switch_on_service(from.sp.as_ptr(), top, work, arg) };
+    watched::arrive(kept);
+}
+
 /// A resume that is not a usual one.
 ///
 /// # Safety
@@ -46,7 +84,7 @@ pub(crate) unsafe extern "C-unwind" fn resume_slowly(co: *const Coroutine) {
     // SAFETY: as the caller vouches.
     if let Some((save, sp)) = step_into(unsafe { Co::from_c(co) }) {
         // SAFETY: `step_into` found it suspended, or new with its first frame built, and its bytes in place.
-        unsafe { arch::switch(save.as_ptr(), sp) }
+        unsafe { go(save, sp) }
     }
 }
 
@@ -64,6 +102,9 @@ fn step_into(co: Option<Co>) -> Option<Step> {
     let env = adopt(co)?;
     let fresh = co.c_start.get() == 0;
     if fresh {
+        if tools::watched() && !watched::begin(co) {
+            return refuse("co_resume: no memory for what ThreadSanitizer notes of coroutine", Some(co));
+        }
         make_new(env, co);
     } else if co.c_end.get() != 0 {
         return refuse("co_resume: it has ended: coroutine", Some(co));
@@ -77,7 +118,7 @@ fn step_into(co: Option<Co>) -> Option<Step> {
                 return refuse("co_resume: no memory to move it to its stack: coroutine", Some(co));
             };
             // SAFETY: `top` ends a stack nobody runs on; the work returns `from` or `co`'s context.
-            unsafe { arch::switch_on_service(from.sp.as_ptr(), top, resume_on_service, co.as_ptr()) };
+            unsafe { go_by_service(from, top, resume_on_service, co.as_ptr(), co) };
             return None;
         }
         if !copy::bring_in(env, co) {
@@ -162,6 +203,7 @@ unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
     env.refused.set(null());
     if !copy::bring_in(env, Co::of(co)) {
         env.refused.set(co);
+        watched::turn_back(Co::of(from));
         return from.sp.get();
     }
     co.c_start.set(1);
@@ -194,7 +236,7 @@ pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize 
         && let Some(to) = from.resumer.get()
         && from.pending() == 0
         && to.is_simple()
-        && env.exceptions().is_empty()
+        && env.is_simple()
     {
         from.resumer.set(None);
         env.set_running(&to);
@@ -211,7 +253,7 @@ pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize 
 pub(crate) extern "C-unwind" fn yield_slowly() {
     if let Some((save, sp)) = step_back() {
         // SAFETY: the resumer is suspended and its bytes are in place.
-        unsafe { arch::switch(save.as_ptr(), sp) }
+        unsafe { go(save, sp) }
     }
 }
 
@@ -233,7 +275,7 @@ fn step_back() -> Option<Step> {
             fatal(format_args!("colib: no memory for the stack to leave coroutine {:p} by", from));
         };
         // SAFETY: as in `step_into`; the work returns the resumer's context.
-        unsafe { arch::switch_on_service(from.sp.as_ptr(), top, leave_on_service, from) };
+        unsafe { go_by_service(from, top, leave_on_service, from, to) };
         return None;
     }
     bring_back(env, to);
@@ -303,6 +345,7 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
     move_exceptions(env, co, &to);
     co.forget_exceptions();
     env.set_running(&to);
+    watched::leave_for_good(to);
     if pending & RELEASE_SOON != 0 || move_here {
         let Some(service) = env.service_top() else {
             fatal(format_args!("colib: no memory for the stack to end coroutine {:p} on", co));
@@ -348,7 +391,7 @@ pub(crate) fn swap(from: Co, to: Co) {
         move_exceptions(env, &from, &to);
         env.set_running(&to);
         // SAFETY: suspended, its bytes in place.
-        unsafe { arch::switch(from.sp.as_ptr(), to.sp.get()) };
+        unsafe { go(NonNull::from(&from.sp).cast(), to.sp.get()) };
     } else {
         // SAFETY: as the caller vouches, alive.
         unsafe { arch::resume(to.as_ptr()) };

@@ -11,15 +11,17 @@
 //! stacks back to the kernel; a slab with none in use is unmapped. A stack may be freed by any thread.
 
 use core::cell::{Cell, UnsafeCell};
-use core::ffi::c_int;
+use core::ffi::{c_int, c_uint};
 use core::mem::size_of;
 use core::ptr::{NonNull, null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::routine::coroutine::Coroutine;
+use crate::routine::watched::area_of;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
 use crate::sys::pages::{self, PAGE};
+use crate::sys::tools;
 use crate::util::list::{Link, List};
 
 /// One stack, as C sees it (stStackMem_t).
@@ -28,7 +30,7 @@ pub(crate) struct StackMem {
     /// Copy stacks: whose bytes lie on it. A free private stack: the next free one.
     pub(crate) occupy_co: Cell<*const Coroutine>,
     pub(crate) stack_size: Cell<c_int>,
-    /// Private stacks: place in the slab, and whether its pages may be touched.
+    /// Private stacks: place in the slab, and whether its pages may be touched. Copy stacks: valgrind's number.
     tag: Cell<u32>,
     pub(crate) stack_bp: Cell<*mut u8>,
     pub(crate) stack_buffer: Cell<*mut u8>,
@@ -90,6 +92,8 @@ struct Slab {
     opened: Cell<u32>,
     /// How many are with threads: in use, or in a cache.
     out: Cell<u32>,
+    /// Valgrind's numbers of the opened ones, null without it.
+    numbers: Cell<*mut c_uint>,
 }
 
 /// Room for the header, in whole records.
@@ -110,6 +114,8 @@ pub(super) struct Class {
 unsafe impl Zeroed for Slab {}
 // SAFETY: as above.
 unsafe impl Zeroed for Class {}
+// SAFETY: a number.
+unsafe impl Zeroed for c_uint {}
 
 struct Central {
     lock: Lock,
@@ -238,6 +244,9 @@ fn new_slab(class: &'static Class) -> Option<&'static Slab> {
     slab.class.set(class);
     slab.base.set(base);
     slab.count.set(count as u32);
+    if tools::on_valgrind() {
+        slab.numbers.set(heap::alloc_array::<c_uint>(count).map_or(null_mut(), NonNull::as_ptr));
+    }
     // SAFETY: the slab stays in the C heap until after an unlink.
     unsafe { class.slabs.push_front(&slab.link) };
     Some(slab)
@@ -292,9 +301,32 @@ impl Slab {
             stack.stack_bp.set(buffer.wrapping_add(stride - PAGE));
             stack.occupy_co.set(self.free.get().cast());
             self.free.set(stack);
+            if tools::any() {
+                self.make_known(place);
+            }
         }
         self.opened.set(from + batch);
         Some(())
+    }
+
+    /// Tells the tools that watch the program of an opened stack.
+    fn make_known(&self, place: u32) {
+        let number = tools::stack_made(area_of(self.record(place)));
+        if !self.numbers.get().is_null() {
+            // SAFETY: one for each of the slab's stacks.
+            unsafe { self.numbers.get().wrapping_add(place as usize).write(number) };
+        }
+    }
+
+    /// Tells them that the stacks go.
+    fn make_forgotten(&self) {
+        for place in 0..self.opened.get() {
+            // SAFETY: as in `make_known`.
+            let number = unsafe { self.numbers.get().wrapping_add(place as usize).as_ref() };
+            tools::stack_gone(area_of(self.record(place)), number.copied().unwrap_or(0));
+        }
+        // SAFETY: null or from the C heap, used no more.
+        unsafe { libc::free(self.numbers.get().cast()) };
     }
 
     fn of(stack: &StackMem) -> *const Slab {
@@ -368,6 +400,9 @@ unsafe fn trim_slab(class: &Class, slab: *mut Slab) {
         if class.slabs.is_empty() {
             class.next_count.set(FIRST_SLAB);
         }
+        if tools::any() {
+            slab.make_forgotten();
+        }
         // SAFETY: no stack of it is with anybody.
         unsafe { pages::release(slab.base.get(), slab.count.get() as usize * stride) };
         // SAFETY: unlinked, and nobody has a record of it.
@@ -417,6 +452,7 @@ pub(crate) fn alone(size: usize, record: &StackMem) -> Option<()> {
     record.stack_size.set(size as c_int);
     record.stack_buffer.set(base.wrapping_add(PAGE));
     record.stack_bp.set(base.wrapping_add(PAGE + size));
+    record.tag.set(tools::stack_made(area_of(record)));
     Some(())
 }
 
@@ -425,6 +461,7 @@ pub(crate) fn alone(size: usize, record: &StackMem) -> Option<()> {
 /// # Safety
 /// Nobody runs on it or ever will.
 pub(crate) unsafe fn free_alone(record: &StackMem) {
+    tools::stack_gone(area_of(record), record.tag.get());
     let base = record.stack_buffer.replace(null_mut()).wrapping_sub(PAGE);
     // SAFETY: as the caller vouches.
     unsafe { pages::release(base, record.stack_size.get() as usize + PAGE) };

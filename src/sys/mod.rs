@@ -14,3 +14,4 @@ pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod signals;
 pub(crate) mod thread;
+pub(crate) mod tools;

@@ -22,6 +22,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::sys::lock::Lock;
 use crate::sys::pages;
+use crate::sys::tools::{self, Area};
 use crate::util::list::{Link, List};
 use crate::util::size_class::{self, LARGEST, class_of, rounded, size_of_class};
 
@@ -424,6 +425,7 @@ impl CentralState {
             self.regions += 1;
             self.region = region;
             self.region_left = len;
+            tools::holds_pointers(Area { bottom: region, size: len });
         }
         let chunk = self.region;
         self.region = chunk.wrapping_add(CHUNK);

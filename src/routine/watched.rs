@@ -1,0 +1,134 @@
+//! Switches under a sanitizer: what it is told when a thread changes its stack (`sys::tools` has the words).
+//!
+//! ```text
+//!   leaver:  leave ── the switch ──► who enters:  arrive          (or arrived_at_start, on a new stack)
+//!            ... suspended ...
+//!            arrive ◄── the switch ── leave  (or leave_for_good, at a routine's end)
+//! ```
+//!
+//! Called from the slow ways of `run`, which are the only ones in a watched thread. What a leaver's sanitizer state is lies
+//! in its own frame meanwhile. Everything here does nothing in a program that nobody watches.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::ptr::{NonNull, null_mut};
+
+use crate::arch;
+use crate::routine::coroutine::Co;
+use crate::routine::env::{self, Env};
+use crate::routine::extra;
+use crate::routine::stack::StackMem;
+use crate::sys::tools::{self, Area};
+
+/// The thread's own stack and fiber. All-zero bytes: not known yet.
+#[repr(C)]
+pub(super) struct Main {
+    bottom: Cell<*mut u8>,
+    size: Cell<usize>,
+    fiber: Cell<*mut c_void>,
+}
+
+impl Main {
+    /// The environment is made: on the thread's own stack.
+    pub(super) fn begin(&self) {
+        self.fiber.set(tools::this_fiber());
+    }
+}
+
+/// The bytes of a coroutine's stack.
+pub(super) fn area_of(stack: &StackMem) -> Area {
+    Area { bottom: stack.stack_buffer.get(), size: stack.size() }
+}
+
+fn area(env: &Env, co: Co) -> Area {
+    if co.is_main() {
+        return Area { bottom: env.main_watched.bottom.get(), size: env.main_watched.size.get() };
+    }
+    area_of(co.stack())
+}
+
+fn fiber(env: &Env, co: Co) -> *mut c_void {
+    if co.is_main() {
+        return env.main_watched.fiber.get();
+    }
+    extra::if_any(co).map_or(null_mut(), |extra| extra.fiber.get())
+}
+
+/// `co` is about to run from its start. False without memory.
+#[cold]
+#[inline(never)]
+pub(super) fn begin(co: Co) -> bool {
+    if !co.on_copy_stack() {
+        tools::blank(area_of(co.stack()));
+    }
+    let fiber = tools::new_fiber();
+    if fiber.is_null() {
+        return true;
+    }
+    let Some(extra) = extra::of(co) else {
+        tools::end_fiber(fiber);
+        return false;
+    };
+    tools::end_fiber(extra.fiber.replace(fiber));
+    true
+}
+
+/// The running context goes, for `to`. What it returns is for [`arrive`].
+pub(super) fn leave(to: Co) -> *mut c_void {
+    let mut kept = null_mut();
+    if tools::watched()
+        && let Some(env) = env::current()
+    {
+        tools::leaving(Some(&mut kept), area(env, to), fiber(env, to));
+    }
+    kept
+}
+
+/// After a [`leave`] that leads nowhere, since `to` cannot run: the thread goes back to `from`, which left.
+pub(super) fn turn_back(from: Co) {
+    if tools::watched() {
+        tools::arrived(null_mut());
+        leave(from);
+    }
+}
+
+/// The running coroutine goes, for `to`, and will not come back: its routine has come to its end, or it is released.
+pub(super) fn leave_for_good(to: Co) {
+    if tools::watched()
+        && let Some(env) = env::current()
+    {
+        tools::leaving(None, area(env, to), fiber(env, to));
+    }
+}
+
+/// Back on the stack that was left with `kept`.
+pub(super) fn arrive(kept: *mut c_void) {
+    if tools::watched() {
+        tools::arrived(kept);
+    }
+}
+
+/// On a new stack, before the routine.
+pub(crate) extern "C-unwind" fn arrived_at_start() {
+    let from = tools::arrived(null_mut());
+    // The first coroutine of a thread is resumed from the thread's own stack.
+    if let Some(env) = env::current()
+        && env.main_watched.bottom.get().is_null()
+    {
+        env.main_watched.bottom.set(from.bottom);
+        env.main_watched.size.set(from.size);
+    }
+}
+
+/// [`arch::switch`] to the environment's running coroutine.
+///
+/// # Safety
+/// As there.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn switch(save: NonNull<*mut u8>, sp: *mut u8) {
+    let kept = env::current().map_or(null_mut(), |env| leave(Co::of(env.running())));
+    // SAFETY: as the caller vouches.
+    unsafe { arch::switch(save.as_ptr(), sp) };
+    arrive(kept);
+}
