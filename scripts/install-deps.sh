@@ -93,6 +93,7 @@ check_packages() {
         need pkg-config pkg-config
         need strace strace
         need valgrind valgrind
+        need gdb gdb
         need iproute2 ss
         need_header libgtest-dev gtest/gtest.h
         need_header libgmock-dev gmock/gmock.h

@@ -120,6 +120,59 @@ pub(crate) fn valgrind_request(request: usize, args: [usize; 5]) -> usize {
     answer
 }
 
+/// The note that makes a static probe (USDT) of the instruction at the label 990 before it: perf, bpftrace and gdb find
+/// `colib:$name`. `$args` says where its arguments are, each as SIZE@PLACE in AT&T syntax. It takes no room in
+/// memory, and the instruction is one that is there anyway, or a nop.
+macro_rules! probe_note {
+    ($name:literal, $args:literal) => {
+        concat!(
+            ".pushsection .note.stapsdt,\"\",@note\n",
+            ".balign 4\n",
+            ".4byte 992f-991f, 994f-993f, 3\n",
+            "991: .asciz \"stapsdt\"\n",
+            "992: .balign 4\n",
+            "993: .8byte 990b, _.stapsdt.base, 0\n",
+            ".asciz \"colib\"\n",
+            ".asciz \"",
+            $name,
+            "\"\n",
+            ".asciz \"",
+            $args,
+            "\"\n",
+            "994: .balign 4\n",
+            ".popsection",
+        )
+    };
+}
+
+// What those notes measure addresses against: a prelinked library may have moved.
+global_asm!(
+    ".pushsection .stapsdt.base,\"aG\",@progbits,.stapsdt.base,comdat",
+    ".weak _.stapsdt.base",
+    ".hidden _.stapsdt.base",
+    "_.stapsdt.base: .space 1",
+    ".size _.stapsdt.base, 1",
+    ".popsection",
+);
+
+/// A static probe with two arguments of eight bytes: a nop, unless somebody listens.
+macro_rules! probe {
+    ($name:literal, $first:expr, $second:expr) => {{
+        let (first, second): (usize, usize) = ($first, $second);
+        // SAFETY: a nop.
+        unsafe {
+            ::core::arch::asm!(
+                "990: nop",
+                $crate::arch::probe_note!($name, "8@%{0} 8@%{1}"),
+                in(reg) first,
+                in(reg) second,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+    }};
+}
+pub(crate) use probe;
+
 /// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
 macro_rules! push_registers {
     () => {
@@ -212,7 +265,9 @@ macro_rules! resume_body {
             ".cfi_remember_state",
             $crate::arch::push_registers!(),
             "mov qword ptr [rcx + {sp}], rsp",
-            "inc qword ptr [rax + {resumes}]",
+            // (rdi: who enters, rcx: who leaves, also below.)
+            "990: inc qword ptr [rax + {resumes}]",
+            $crate::arch::probe_note!("resume", "8@%rdi 8@%rcx"),
             "mov rsp, qword ptr [rdi + {sp}]",
             $crate::arch::pop_and_go!(),
             // New: on its stack there is nothing to restore.
@@ -222,7 +277,8 @@ macro_rules! resume_body {
             "jne {slow}",
             "mov qword ptr [rdi + {resumer}], rcx",
             "mov qword ptr [rax + {current}], rdi",
-            "inc qword ptr [rax + {resumes}]",
+            "990: inc qword ptr [rax + {resumes}]",
+            $crate::arch::probe_note!("resume", "8@%rdi 8@%rcx"),
             "mov byte ptr [rdi + {word}], 1",
             // StackMem::start
             "mov rdx, qword ptr [rdi + {stack_mem}]",
@@ -285,7 +341,8 @@ macro_rules! yield_body {
             "or rsi, qword ptr [rdx + {caught}]",
             "jnz {slow}",
             "mov qword ptr [rdi + {resumer}], 0",
-            "mov qword ptr [rax + {current}], rcx",
+            "990: mov qword ptr [rax + {current}], rcx",
+            $crate::arch::probe_note!("yield", "8@%rdi 8@%rcx"),
             $crate::arch::push_registers!(),
             "mov qword ptr [rdi + {sp}], rsp",
             "mov rsp, qword ptr [rcx + {sp}]",
@@ -304,7 +361,7 @@ macro_rules! yield_body {
     };
 }
 
-pub(crate) use {pop_and_go, push_registers, resume_body, yield_body};
+pub(crate) use {pop_and_go, probe_note, push_registers, resume_body, yield_body};
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
 ///
@@ -427,7 +484,8 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "mov byte ptr [rbx + {ended}], 1",
         "mov qword ptr [rbx + {sp}], {at_end}",
         "mov qword ptr [rax + {current}], rcx",
-        "inc qword ptr [rax + {ends}]",
+        "990: inc qword ptr [rax + {ends}]",
+        probe_note!("end", "8@%rbx 8@%rcx"),
         "mov rsp, qword ptr [rcx + {sp}]",
         "jmp 4f",
         // Any other end.

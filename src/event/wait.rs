@@ -14,7 +14,7 @@ use core::ffi::c_int;
 use core::mem::size_of;
 use core::ptr::{NonNull, null_mut};
 
-use crate::arch;
+use crate::arch::{self, probe};
 use crate::event::offload;
 use crate::event::reactor::Reactor;
 use crate::event::registration::{Node, Refused};
@@ -35,6 +35,7 @@ pub(crate) fn deadline_after(ms: u64) -> u64 {
 /// Makes `co` a waiting coroutine of `reactor`. In a guarded section.
 #[inline]
 pub(crate) fn begin(reactor: &Reactor, co: Co, kind: WaitKind, deadline: Option<u64>) {
+    probe!("wait", co.as_ptr().addr(), kind as usize);
     let wait = &co.wait;
     wait.reactor.set(reactor);
     wait.set_kind(kind);
@@ -73,6 +74,7 @@ pub(crate) fn time_out(reactor: &Reactor, co: Co) {
 }
 
 fn make_ready(reactor: &Reactor, co: Co, outcome: Outcome) {
+    probe!("wake", co.as_ptr().addr(), outcome as usize);
     co.wait.set_state(WaitState::Ready);
     co.wait.set_outcome(outcome);
     // Its stack is in a page of its own: the table walks of many who wake together overlap here.

@@ -35,6 +35,7 @@ pub(crate) use coroutine::{Co, Coroutine, Routine};
 pub(crate) use env::Env;
 pub(crate) use run::yield_into;
 
+use crate::arch::probe;
 use crate::event;
 use crate::sys::errno::Errno;
 use crate::sys::lock::Lock;
@@ -58,6 +59,7 @@ pub(crate) fn create(
         if let Some(co) = env.parked.take(size) {
             env.count_one_more();
             co.renew(pfn, arg);
+            probe!("create", co.as_ptr().addr(), pfn.map_or(0, |pfn| pfn as usize));
             return Ok(co);
         }
         if let Some(co) = create_private(env, size, pfn, arg) {
@@ -145,6 +147,7 @@ fn fill(
     if on_copy_stack {
         co.c_is_share_stack.set(1);
     }
+    probe!("create", co.as_ptr().addr(), pfn.map_or(0, |pfn| pfn as usize));
     co
 }
 

@@ -15,7 +15,7 @@
 
 use core::ptr::{NonNull, null, null_mut, without_provenance_mut};
 
-use crate::arch;
+use crate::arch::{self, probe};
 use crate::event;
 use crate::routine::copy;
 use crate::routine::coroutine::{
@@ -133,6 +133,7 @@ fn step_into(co: Option<Co>) -> Option<Step> {
     co.resumer.set(Some(Co::of(from)));
     env.set_running(&co);
     env.count_resume();
+    probe!("resume", co.as_ptr().addr(), (&raw const *from).addr());
     Some((NonNull::new(from.sp.as_ptr())?, co.sp.get()))
 }
 
@@ -211,6 +212,7 @@ unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
     co.resumer.set(Some(Co::of(from)));
     env.set_running(co);
     env.count_resume();
+    probe!("resume", (&raw const *co).addr(), (&raw const *from).addr());
     co.sp.get()
 }
 
@@ -240,6 +242,7 @@ pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize 
     {
         from.resumer.set(None);
         env.set_running(&to);
+        probe!("yield", (&raw const *from).addr(), to.as_ptr().addr());
         // SAFETY: the resumer is suspended in its resume, and its stack is its own.
         return unsafe { arch::switch_into(from.sp.as_ptr(), to.sp.get(), then) };
     }
@@ -270,6 +273,7 @@ fn step_back() -> Option<Step> {
     move_exceptions(env, from, &to);
     from.resumer.set(None);
     env.set_running(&to);
+    probe!("yield", (&raw const *from).addr(), to.as_ptr().addr());
     if released || move_here {
         let Some(top) = env.service_top() else {
             fatal(format_args!("colib: no memory for the stack to leave coroutine {:p} by", from));
@@ -345,6 +349,7 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
     move_exceptions(env, co, &to);
     co.forget_exceptions();
     env.set_running(&to);
+    probe!("end", (&raw const *co).addr(), to.as_ptr().addr());
     watched::leave_for_good(to);
     if pending & RELEASE_SOON != 0 || move_here {
         let Some(service) = env.service_top() else {

@@ -5,6 +5,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::sys::errno::Errno;
+use crate::sys::tools;
 
 /// Bytes in a page. Stacks and guards are whole pages.
 pub(crate) const PAGE: usize = 4096;
@@ -188,6 +189,10 @@ unsafe fn guard_by_madvise(at: *mut u8, stride: usize, count: usize) -> Result<(
 unsafe fn guard_batch(at: *mut u8, stride: usize, count: usize) -> bool {
     /// Linux 6.15: a pidfd for the calling process that needs no descriptor.
     const PIDFD_SELF_THREAD_GROUP: c_int = -10001;
+    if tools::on_valgrind() {
+        // It does not know the call, and says so at length.
+        return false;
+    }
     let mut pages = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; BATCH];
     for (i, page) in pages[..count].iter_mut().enumerate() {
         *page = libc::iovec { iov_base: at.wrapping_add(i * stride).cast(), iov_len: PAGE };
