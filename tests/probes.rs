@@ -24,8 +24,8 @@ fn hits(linkage: &str, file: &str) -> BTreeMap<String, (usize, [u64; 2])> {
         .arg(&library)
         .args(["-lpthread", "-ldl", "-lrt", "-lutil", "-lm", "-o"])
         .arg(&program));
-    let mut script =
-        String::from("set pagination off\nset breakpoint pending on\nset disable-randomization off\n");
+    // (A probe of a library that is not loaded yet cannot be waited for.)
+    let mut script = String::from("set pagination off\nset disable-randomization off\nbreak main\nrun\n");
     for probe in ["create", "resume", "yield", "wait", "wake", "end"] {
         script += &format!(
             "break -probe-stap colib:{probe}\ncommands\nsilent\n\

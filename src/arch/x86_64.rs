@@ -145,9 +145,9 @@ macro_rules! probe_note {
     };
 }
 
-// What those notes measure addresses against: a prelinked library may have moved.
+// What those notes measure addresses against: a prelinked library may have moved. (Kept when unused sections are not.)
 global_asm!(
-    ".pushsection .stapsdt.base,\"aG\",@progbits,.stapsdt.base,comdat",
+    ".pushsection .stapsdt.base,\"aGR\",@progbits,.stapsdt.base,comdat",
     ".weak _.stapsdt.base",
     ".hidden _.stapsdt.base",
     "_.stapsdt.base: .space 1",
