@@ -75,6 +75,13 @@ check_clients() {
     need_library libtcmalloc-minimal4 libtcmalloc_minimal.so.4
 }
 
+# What clang's -fsanitize links to: a package for each of its versions.
+need_clang_sanitizers() {
+    local version
+    version=$(clang -dumpversion 2>/dev/null) || return 0 # clang itself comes first
+    [[ -e $(clang -print-file-name=libclang_rt.tsan-"$(uname -m)".a) ]] || missing+=("libclang-rt-${version%%.*}-dev")
+}
+
 check_packages() {
     missing=()
     need gcc gcc
@@ -90,6 +97,7 @@ check_packages() {
         need cmake cmake ctest
         need ninja-build ninja
         need clang clang clang++
+        need_clang_sanitizers
         need pkg-config pkg-config
         need strace strace
         need valgrind valgrind
@@ -173,10 +181,13 @@ install_packages() {
 
 what=${1:-build}
 check_packages "$what"
-if ((${#missing[@]})); then
-    install_packages
-    check_packages "$what"
-    ((${#missing[@]} == 0)) || die "still missing after the installation: ${missing[*]}"
-fi
+# (Twice: what one package needs beside it may show only when it is there.)
+for _ in 1 2; do
+    if ((${#missing[@]})); then
+        install_packages
+        check_packages "$what"
+    fi
+done
+((${#missing[@]} == 0)) || die "still missing after the installation: ${missing[*]}"
 check_rust
 echo "install-deps: all that '$what' needs is here"

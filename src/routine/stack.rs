@@ -321,9 +321,12 @@ impl Slab {
     /// Tells them that the stacks go.
     fn make_forgotten(&self) {
         for place in 0..self.opened.get() {
-            // SAFETY: as in `make_known`.
-            let number = unsafe { self.numbers.get().wrapping_add(place as usize).as_ref() };
-            tools::stack_gone(area_of(self.record(place)), number.copied().unwrap_or(0));
+            let number = match self.numbers.get() {
+                numbers if numbers.is_null() => 0,
+                // SAFETY: as in `make_known`.
+                numbers => unsafe { numbers.wrapping_add(place as usize).read() },
+            };
+            tools::stack_gone(area_of(self.record(place)), number);
         }
         // SAFETY: null or from the C heap, used no more.
         unsafe { libc::free(self.numbers.get().cast()) };
