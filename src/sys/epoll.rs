@@ -76,6 +76,7 @@ pub(crate) unsafe fn wait(
             c_long::from(capacity),
             0 as c_long,
             no_mask,
+            size_of::<u64>(),
         )
     };
     check(count as c_int).map(|count| count as usize)
