@@ -333,7 +333,7 @@ TEST(Eventfd, keeps_its_counts)
         EXPECT_EQ(1u, number_from(semaphore));
         EXPECT_EQ(1u, number_from(semaphore));
         EXPECT_EQ(0, co_set_timeout(semaphore, 50, 50));
-        char bytes[8];
+        char bytes[8] = {};
         TIMES_OUT(50, read(semaphore, bytes, sizeof bytes));
         FAILS(EINVAL, read(counter, bytes, 4));
         FAILS(EINVAL, write(counter, bytes, 4));

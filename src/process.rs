@@ -6,6 +6,7 @@ use core::ffi::CStr;
 
 use crate::sys::lock::Lock;
 use crate::sys::log;
+use crate::sys::tools::mutex_calls;
 use crate::util::pool;
 use crate::{capi, event, hook, routine, sys};
 
@@ -17,21 +18,25 @@ fn fork_locks() -> [&'static Lock; 6] {
 }
 
 unsafe extern "C" fn before_fork() {
+    let calls = mutex_calls();
     for lock in fork_locks() {
-        lock.lock();
+        lock.lock_for_fork(&calls);
+    }
+}
+
+fn unlock_all() {
+    let calls = mutex_calls();
+    for lock in fork_locks().into_iter().rev() {
+        lock.unlock_after_fork(&calls);
     }
 }
 
 unsafe extern "C" fn after_fork_in_parent() {
-    for lock in fork_locks().into_iter().rev() {
-        lock.unlock();
-    }
+    unlock_all();
 }
 
 unsafe extern "C" fn after_fork_in_child() {
-    for lock in fork_locks().into_iter().rev() {
-        lock.unlock();
-    }
+    unlock_all();
     sys::process::claim();
     routine::after_fork_in_child();
 }
@@ -50,6 +55,12 @@ extern "C" fn load() {
     if !wish.is_null() {
         // SAFETY: a string of the environment.
         hook::choice::configure(unsafe { CStr::from_ptr(wish) }.to_bytes());
+    }
+    // SAFETY: as above.
+    let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_FAULTS".as_ptr()) };
+    // SAFETY: null, or a string of the environment.
+    if !wish.is_null() && unsafe { CStr::from_ptr(wish) }.to_bytes() == b"0" {
+        sys::fault::leave_alone();
     }
     capi::connect_log_shim();
     let (before, parent, child) = (before_fork, after_fork_in_parent, after_fork_in_child);

@@ -98,6 +98,16 @@ macro_rules! weak_function {
 }
 pub(crate) use weak_function;
 
+/// Where a signal handler's thread was interrupted: its stack pointer and its instruction.
+///
+/// # Safety
+/// `context` is the third argument of a handler with SA_SIGINFO.
+pub(crate) unsafe fn interrupted_at(context: *const c_void) -> (usize, usize) {
+    // SAFETY: as the caller vouches.
+    let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    (registers[libc::REG_RSP as usize] as usize, registers[libc::REG_RIP as usize] as usize)
+}
+
 /// Asks valgrind, by an instruction sequence that does nothing elsewhere: 0 is the answer there.
 pub(crate) fn valgrind_request(request: usize, args: [usize; 5]) -> usize {
     let block = [request, args[0], args[1], args[2], args[3], args[4]];

@@ -20,6 +20,7 @@ use crate::routine::coroutine::{Outcome, WaitKind};
 use crate::routine::{Co, Coroutine, Env};
 use crate::sys::errno::Errno;
 use crate::sys::lock::{Lock, Signal, with_signals_blocked};
+use crate::sys::tools;
 use crate::util::list::{Link, List};
 
 /// One call to make. The first member of an object that holds arguments and results; freed by whoever is
@@ -278,7 +279,7 @@ unsafe fn serve(job: *mut Job) {
     this.state.set(State::Running);
     LOCK.unlock();
     // SAFETY: `work` belongs to this job.
-    unsafe { (this.work)(job) };
+    tools::unnoticed(|| unsafe { (this.work)(job) });
     LOCK.lock();
     if this.state.get() == State::Abandoned {
         // SAFETY: nobody waits for it, and it is in no list.

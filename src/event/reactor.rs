@@ -31,6 +31,7 @@ use crate::sys::epoll;
 use crate::sys::errno::Errno;
 use crate::sys::log::log;
 use crate::sys::pages;
+use crate::sys::tools::{self, Area};
 use crate::util::list::{Link, List};
 
 /// Called after every round; -1 ends the loop.
@@ -100,6 +101,7 @@ pub(crate) fn new_reactor(env: &Env) -> Result<NonNull<Reactor>, Errno> {
     let object = NonNull::new(object).ok_or(Errno(libc::ENOMEM))?;
     // SAFETY: just made; all-zero bytes are a loop without number and environment.
     let reactor = unsafe { object.as_ref() };
+    tools::holds_pointers(area_of(object));
     reactor.env.set(env);
     reactor.tick.set(Nanos::now().tick());
     let mut id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -109,6 +111,10 @@ pub(crate) fn new_reactor(env: &Env) -> Result<NonNull<Reactor>, Errno> {
     reactor.id.set(id);
     loops::add(reactor);
     Ok(object)
+}
+
+fn area_of(object: NonNull<Reactor>) -> Area {
+    Area { bottom: object.as_ptr().cast(), size: size_of::<Reactor>() }
 }
 
 /// Ends a loop: nobody is woken by it any more; coroutines that wait in it stay suspended.
@@ -126,6 +132,7 @@ pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
     }
     reactor.registrations.drop_all();
     reactor.close_descriptors();
+    tools::holds_no_pointers(area_of(object));
     // SAFETY: `new_reactor` reserved it; as the caller vouches.
     unsafe { pages::release(object.as_ptr().cast(), size_of::<Reactor>()) };
 }

@@ -7,8 +7,8 @@
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::size_of;
-use core::ptr::{null_mut, with_exposed_provenance_mut};
-use core::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::{choice, real};
 use crate::event;
@@ -88,6 +88,17 @@ fn times((read_ms, write_ms): (c_int, c_int)) -> u64 {
     u64::from(write_ms.cast_unsigned()) << 32 | u64::from(read_ms.cast_unsigned())
 }
 
+/// The batch made last. The first record of each is none: it has the address of the batch before. (That of the next free
+/// record carries a mark, which hides it from tools that look for lost memory.)
+static LAST: AtomicPtr<Record> = AtomicPtr::new(null_mut());
+
+/// Makes `batch` the last. The lock of the free list is held.
+fn keep(batch: NonNull<Record>) {
+    let before = LAST.swap(batch.as_ptr(), Ordering::Relaxed);
+    // SAFETY: just made, and never freed.
+    unsafe { batch.as_ref() }.times.store(before.expose_provenance() as u64, Ordering::Relaxed);
+}
+
 impl Record {
     fn new(flags: u32) -> Option<*mut Record> {
         let record = FREE.lock.with(|| {
@@ -95,7 +106,8 @@ impl Record {
             let first = unsafe { &mut *FREE.first.get() };
             if first.is_null() {
                 let fresh = heap::alloc_array::<Record>(BATCH)?;
-                for i in 0..BATCH {
+                keep(fresh);
+                for i in 1..BATCH {
                     let record = fresh.as_ptr().wrapping_add(i);
                     // SAFETY: BATCH records; never freed.
                     unsafe { (*record).set_next(*first) };

@@ -21,12 +21,14 @@ use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU6
 use crate::event::{self, Reactor};
 use crate::routine::cond::Cond;
 use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, RELEASE_SOON, RELEASED, WaitState};
+use crate::routine::overflow;
 use crate::routine::parked::Parked;
 use crate::routine::stack::{self, StackMem};
 use crate::routine::stack_cache;
 use crate::routine::watched;
 use crate::sys::errno::Errno;
 use crate::sys::exceptions::{self, ExceptionState};
+use crate::sys::fault::SignalStack;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
 use crate::sys::thread;
@@ -68,6 +70,7 @@ pub(crate) struct Env {
     service: Cell<*const StackMem>,
     /// The thread's own stack, as the sanitizers know it.
     pub(super) main_watched: watched::Main,
+    signal_stack: SignalStack,
     /// Whom a resume by way of the service stack could not bring in.
     pub(crate) refused: Cell<*const Coroutine>,
     /// The stack the main coroutine says it has.
@@ -152,6 +155,8 @@ fn create() -> Result<&'static Env, Errno> {
     }
     // SAFETY: in no list yet; taken out when the thread ends.
     ENVS.lock.with(|| unsafe { ENVS.alive.push_back(&env.in_alive) });
+    env.signal_stack.provide();
+    overflow::watch();
     thread::set_slot((&raw const *env).cast());
     Ok(env)
 }
@@ -447,6 +452,7 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
     env.stacks.shrink(0);
     env.objects.flush();
     crate::routine::extra::drop_of(Co::of(&env.main));
+    env.signal_stack.withdraw();
     thread::set_slot(null_mut());
     let left = ENVS.lock.with(|| {
         env.alive.store(false, Ordering::Relaxed);

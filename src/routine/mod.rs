@@ -8,6 +8,7 @@
 //! | stack, stack_cache | private stacks, and those a thread keeps |
 //! | parked | coroutines kept whole for the next co_create |
 //! | copy | copy stacks |
+//! | overflow | the sentence about a coroutine that ran off its stack |
 //! | cond, mutex | conditions, and the mutex made of one |
 //! | watched | what sanitizers and valgrind are told of switches and stacks |
 //! | extra, environ | specifics, environment variables of a coroutine |
@@ -21,6 +22,7 @@ pub(crate) mod env;
 pub(crate) mod environ;
 pub(crate) mod extra;
 pub(crate) mod mutex;
+mod overflow;
 mod parked;
 pub(crate) mod run;
 pub(crate) mod stack;

@@ -4,6 +4,8 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 
+use crate::sys::tools::MutexCalls;
+
 /// A process-private mutex. The sections it guards are short and call nothing of the program's.
 pub(crate) struct Lock {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
@@ -32,6 +34,18 @@ impl Lock {
     pub(crate) fn unlock(&self) {
         // SAFETY: as in `lock`; called by the thread that locked it.
         unsafe { libc::pthread_mutex_unlock(self.mutex.get()) };
+    }
+
+    /// As [`lock`](Self::lock), before a fork.
+    pub(crate) fn lock_for_fork(&self, calls: &MutexCalls) {
+        // SAFETY: as in `lock`.
+        unsafe { (calls.lock)(self.mutex.get()) };
+    }
+
+    /// As [`unlock`](Self::unlock), after a fork.
+    pub(crate) fn unlock_after_fork(&self, calls: &MutexCalls) {
+        // SAFETY: as in `unlock`; the child's one thread is that which locked it.
+        unsafe { (calls.unlock)(self.mutex.get()) };
     }
 
     /// Runs `section` with the lock held. `section` neither panics nor switches.

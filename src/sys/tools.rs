@@ -6,7 +6,7 @@
 //! nothing: in one that a sanitizer watches no switch goes the short way (`Env::exceptions_or_detour`), and
 //! `routine::watched` tells the sanitizer what the slow way does.
 
-use core::ffi::{c_uint, c_void};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::mem::transmute;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -169,6 +169,56 @@ pub(crate) fn received(at: *const c_void) {
     }
 }
 
+/// Runs `work`, of which ThreadSanitizer takes no notice: calls into the C library that order what its threads share by
+/// means that nobody sees.
+pub(crate) fn unnoticed(work: impl FnOnce()) {
+    if !found(THREADS) {
+        return work();
+    }
+    type Annotation = unsafe extern "C" fn(*const c_char, c_int);
+    let file = c"colib".as_ptr();
+    call!("AnnotateIgnoreReadsBegin" as Annotation, file, 0);
+    call!("AnnotateIgnoreWritesBegin" as Annotation, file, 0);
+    work();
+    call!("AnnotateIgnoreWritesEnd" as Annotation, file, 0);
+    call!("AnnotateIgnoreReadsEnd" as Annotation, file, 0);
+}
+
+/// The C library's own function of this name, past the sanitizers' one; null if it is not to be had.
+fn original(name: &CStr) -> *mut c_void {
+    // SAFETY: a name; nothing is loaded.
+    let library = unsafe { libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+    if library.is_null() {
+        return null_mut();
+    }
+    // SAFETY: a handle, and a name.
+    unsafe { libc::dlsym(library, name.as_ptr()) }
+}
+
+/// How the locks that are held across fork are taken: ThreadSanitizer sees them go in the parent, but not come back in the
+/// child, and must not see either.
+pub(crate) struct MutexCalls {
+    pub(crate) lock: MutexCall,
+    pub(crate) unlock: MutexCall,
+}
+
+/// pthread_mutex_lock, or pthread_mutex_unlock.
+pub(crate) type MutexCall = unsafe extern "C" fn(*mut libc::pthread_mutex_t) -> c_int;
+
+pub(crate) fn mutex_calls() -> MutexCalls {
+    let seen = MutexCalls { lock: libc::pthread_mutex_lock, unlock: libc::pthread_mutex_unlock };
+    if !found(THREADS) {
+        return seen;
+    }
+    let (lock, unlock) = (original(c"pthread_mutex_lock"), original(c"pthread_mutex_unlock"));
+    if lock.is_null() || unlock.is_null() {
+        return seen;
+    }
+    // SAFETY: the C library's functions of these types.
+    let [lock, unlock] = unsafe { transmute::<[*mut c_void; 2], [MutexCall; 2]>([lock, unlock]) };
+    MutexCalls { lock, unlock }
+}
+
 /// Nothing on the stack is anybody's: all of it may be written.
 #[cold]
 #[inline(never)]
@@ -210,18 +260,25 @@ pub(crate) fn stack_made(stack: Area) -> c_uint {
     arch::valgrind_request(valgrind::STACK_REGISTER, [stack.bottom.addr(), end, 0, 0, 0]) as c_uint
 }
 
+/// It goes.
+#[cold]
+#[inline(never)]
+pub(crate) fn holds_no_pointers(area: Area) {
+    if found(LEAKS) {
+        call!(
+            "__lsan_unregister_root_region" as unsafe extern "C" fn(*const c_void, usize),
+            area.bottom.cast(),
+            area.size
+        );
+    }
+}
+
 /// The stack goes.
 #[cold]
 #[inline(never)]
 pub(crate) fn stack_gone(stack: Area, number: c_uint) {
     blank(stack);
-    if found(LEAKS) {
-        call!(
-            "__lsan_unregister_root_region" as unsafe extern "C" fn(*const c_void, usize),
-            stack.bottom.cast(),
-            stack.size
-        );
-    }
+    holds_no_pointers(stack);
     if on_valgrind() {
         arch::valgrind_request(valgrind::STACK_DEREGISTER, [number as usize, 0, 0, 0, 0]);
     }

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Runs the C++ tests, linked to the static library, under a tool that watches memory or threads. Any report fails.
+#
+#   scripts/watch-tests.sh TOOL [PATTERN]    PATTERN: a part of the tests' names, all by default
+#
+#   memcheck    valgrind: every access, and lost memory; also in the children that a test forks
+#   helgrind    valgrind: threads and locks
+#   address     gcc's AddressSanitizer with LeakSanitizer, and UndefinedBehaviorSanitizer
+#   thread      gcc's ThreadSanitizer
+#
+# One line a test. What the tool says of those that fail is in $BUILD_DIR/watch/TOOL.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+build=${BUILD_DIR:-build}
+jobs=${JOBS:-$(nproc)}
+cargo=${CARGO:-cargo}
+cmake=${CMAKE:-cmake}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+tool=${1:?memcheck, helgrind, address or thread}
+pattern=${2:-}
+logs=$PWD/$build/watch/$tool
+
+# Whole tests that a tool cannot run as they are meant, and parts of tests as GoogleTest's filter names them: "TEST
+# FILTER  WHY". Of all tools, of valgrind's, and of each.
+left_out() {
+    cat <<'END'
+test_hook_added_off * counts system calls by ptrace, the tool's own among them
+test_hook_allocator * has a malloc of its own, which the tool replaces
+END
+    case $tool in
+    memcheck | helgrind)
+        cat <<'END'
+test_copystack CopyStack.SavedBytesAreFreedWithTheirCoroutine measures memory: valgrind keeps for a while what was freed
+test_hook_added_accept AddedAccept.without_a_free_number_* valgrind has descriptors of its own
+test_hook_added_descriptors AddedDescriptors.cannot_be_made_of_bad_arguments valgrind has descriptors of its own
+test_hook_choice LibcoHooks.* runs itself by another name, as which valgrind runs nothing
+test_hook_descriptors Fcntl.passes_on_pointer_arguments_* valgrind does not know those commands
+test_hook_epoll EpollWait.blocks_as_before_*:EpollWait.with_bad_arguments_* valgrind does not know epoll_pwait2
+test_hook_ppoll Ppoll.with_bad_arguments_* valgrind reads all of two thousand million entries
+END
+        ;;
+    address | thread)
+        cat <<'END'
+test_copystack CopyStack.CopiesTakeTheLiveBytesOnly:CopyStack.SavedBytesAreFreedWithTheirCoroutine measures memory
+test_create Create.*Memory*:Create.*memory* limits its address space, of which the sanitizer needs terabytes
+test_dns_lookups *leaves_nothing_behind_* measures memory
+test_hook_env EnvMemory.is_freed_with_the_coroutine measures memory
+test_hook_ppoll Ppoll.with_bad_arguments_* bad pointers, of which the sanitizer's own ppoll complains
+END
+        ;;&
+    address)
+        cat <<'END'
+test_hook_select Select.* abandons frames whose vectors nobody frees
+END
+        ;;
+    thread)
+        cat <<'END'
+test_copystack_stress * more coroutines than ThreadSanitizer can tell apart, 8128
+test_dns_lookups *goes_on_in_a_child_of_fork* ThreadSanitizer does not follow a child of several threads; coroutines count as such
+test_fork * ThreadSanitizer does not follow a child of several threads; coroutines count as such
+test_hook_added_numbers KnownNumbers.used_from_two_threads_loops_serve_both closes on purpose what another thread reads
+END
+        ;;
+    esac
+}
+
+case $tool in
+memcheck | helgrind)
+    programs=$build/cpp_tests
+    command=(valgrind --tool="$tool" --error-exitcode=99 --suppressions=tests/valgrind.supp --num-callers=100)
+    if [[ $tool == memcheck ]]; then
+        command+=(--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite)
+    fi
+    ;;
+address | thread)
+    programs=$build/watch/$tool-build/cpp_tests
+    command=()
+    flags="-g -fno-omit-frame-pointer -fsanitize=$tool"
+    if [[ $tool == address ]]; then flags+=,undefined; fi
+    CARGO=$cargo "$cmake" -S . -B "$build/watch/$tool-build" -DCMAKE_BUILD_TYPE=Release -DCOLIB_BUILD_TESTS=ON \
+        -DCOLIB_BUILD_EXAMPLES=OFF -DCOLIB_CARGO_TARGET_DIR="$target" -DCMAKE_CXX_FLAGS="$flags" >/dev/null || exit
+    mapfile -t goals < <(cd cpp_tests && printf '%s\n' test_*"$pattern"*.cpp | sed 's/\.cpp$/_static/')
+    "$cmake" --build "$build/watch/$tool-build" -j"$jobs" --target "${goals[@]}" >"$build/watch/$tool-build/log" 2>&1 ||
+        { tail -n 20 "$build/watch/$tool-build/log"; exit 1; }
+    export ASAN_OPTIONS=detect_stack_use_after_return=0:detect_leaks=1
+    export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+    export TSAN_OPTIONS=die_after_fork=0:suppressions=$PWD/tests/thread.supp
+    ;;
+*)
+    echo "watch-tests.sh: no tool '$tool': memcheck, helgrind, address or thread" >&2
+    exit 2
+    ;;
+esac
+
+run_one() {
+    local program=$1 filter=$2 name log start=$SECONDS status=0 reports=0 command=("${command[@]}")
+    name=$(basename "$program" _static)
+    log=$logs/$name
+    if [[ ${command[0]:-} == valgrind ]]; then command+=(--log-file="$log.%p.log"); fi
+    GTEST_FILTER="-$filter" timeout 1200 "${command[@]}" "$program" >"$log.out" 2>&1 || status=$?
+    reports=$(cat "$log".* | grep -cE 'ERROR SUMMARY: [1-9]|(Address|Thread|Leak)Sanitizer: |runtime error: ')
+    if ((status == 0 && reports == 0)); then
+        rm -f "$log".*
+        printf 'ok     %4d s  %s%s\n' $((SECONDS - start)) "$name" "${filter:+, without $filter}"
+    else
+        printf 'FAILED %4d s  %s: status %d, %d reports: %s\n' $((SECONDS - start)) "$name" "$status" "$reports" "$log.*"
+    fi
+}
+
+shopt -s nullglob
+rm -rf "$logs"
+mkdir -p "$logs"
+running=0
+for program in "$programs"/test_*"$pattern"*_static; do
+    name=$(basename "$program" _static)
+    filter=$(left_out | awk -v name="$name" '$1 == name { print $2 }' | paste -sd :)
+    if [[ $filter == '*' ]]; then
+        printf 'skipped         %s: %s\n' "$name" "$(left_out | awk -v name="$name" '$1 == name { $1 = $2 = ""; print substr($0, 3) }')"
+        continue
+    fi
+    if ((running == jobs)); then
+        wait -n
+        ((running--))
+    fi
+    run_one "$program" "$filter" &
+    ((running++))
+done > >(tee "$logs/summary")
+wait
+sleep 0.2 # for tee
+count() { grep -c "^$1" "$logs/summary"; }
+echo "$tool: $(count ok) passed, $(count FAILED) failed, $(count skipped) skipped"
+(($(count FAILED) == 0 && $(count ok) > 0))

@@ -1,0 +1,129 @@
+//! Which file a code address belongs to, by the kernel's list of mappings: without locks, so also in a signal handler.
+
+use core::ffi::{c_int, c_long};
+use core::fmt;
+
+/// Of a file's path, the last so many bytes are kept.
+const NAME: usize = 96;
+
+/// A code address, and where it is in its file: what addr2line takes.
+pub(crate) struct Place {
+    address: usize,
+    offset: usize,
+    name: [u8; NAME],
+    len: usize,
+}
+
+impl Place {
+    pub(crate) fn of(address: usize) -> Place {
+        let mut place = Place { address, offset: 0, name: [0; NAME], len: 0 };
+        let mut start_of_file = 0;
+        each_line(|line| {
+            let Some(mapping) = Mapping::parse(line) else { return true };
+            if mapping.file_offset == 0 {
+                start_of_file = mapping.start;
+            }
+            if address < mapping.start || address >= mapping.end {
+                return true;
+            }
+            if mapping.name.first() == Some(&b'/') {
+                let tail = &mapping.name[mapping.name.len().saturating_sub(NAME)..];
+                place.name[..tail.len()].copy_from_slice(tail);
+                place.len = tail.len();
+                place.offset = address - if is_fixed(start_of_file) { 0 } else { start_of_file };
+            }
+            false
+        });
+        place
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:x}", self.address)?;
+        match core::str::from_utf8(&self.name[..self.len]) {
+            Ok(name) if !name.is_empty() => {
+                let name = name.rsplit('/').next().unwrap_or(name);
+                write!(f, " = {name}+0x{:x}", self.offset)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the program mapped at `start` lies where it was linked to (ET_EXEC), so that its addresses are those of the file.
+fn is_fixed(start: usize) -> bool {
+    const TYPE: usize = 16;
+    const EXEC: u16 = 2;
+    // SAFETY: the mapping of a file's first page, which begins with an ELF header: code was mapped from it.
+    start != 0 && unsafe { core::ptr::with_exposed_provenance::<u16>(start + TYPE).read() } == EXEC
+}
+
+struct Mapping<'a> {
+    start: usize,
+    end: usize,
+    file_offset: usize,
+    name: &'a [u8],
+}
+
+impl Mapping<'_> {
+    /// `START-END PERMISSIONS OFFSET DEVICE INODE NAME`
+    fn parse(line: &[u8]) -> Option<Mapping<'_>> {
+        let mut words = line.splitn(6, |&byte| byte == b' ');
+        let mut range = words.next()?.splitn(2, |&byte| byte == b'-');
+        let (start, end) = (hex(range.next()?)?, hex(range.next()?)?);
+        let file_offset = hex(words.nth(1)?)?;
+        let name = words.nth(2).unwrap_or_default().trim_ascii();
+        Some(Mapping { start, end, file_offset, name })
+    }
+}
+
+fn hex(digits: &[u8]) -> Option<usize> {
+    usize::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// Reads the list, until `each` says false. Lines that are too long are cut.
+fn each_line(mut each: impl FnMut(&[u8]) -> bool) {
+    let mut buffer = [0u8; 1024];
+    let path = c"/proc/self/maps".as_ptr();
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: a path; past our own hooks.
+    let fd = unsafe { libc::syscall(libc::SYS_openat, c_long::from(libc::AT_FDCWD), path, flags, 0) };
+    if fd < 0 {
+        return;
+    }
+    let mut len = 0;
+    let mut go_on = true;
+    while go_on {
+        let room = buffer.len() - len;
+        // SAFETY: writes at most `room` bytes of the buffer.
+        let got = unsafe { libc::syscall(libc::SYS_read, fd, buffer[len..].as_mut_ptr(), room) };
+        if got <= 0 {
+            break;
+        }
+        len += got as usize;
+        while go_on && let Some(end) = buffer[..len].iter().position(|&byte| byte == b'\n') {
+            go_on = each(&buffer[..end]);
+            buffer.copy_within(end + 1..len, 0);
+            len -= end + 1;
+        }
+        if len == buffer.len() {
+            len = 0; // a path longer than the buffer
+        }
+    }
+    crate::sys::epoll::close(fd as c_int);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_found_in_its_program() {
+        let place = Place::of(hex as *const () as usize);
+        let program = std::env::current_exe().unwrap();
+        let name = program.file_name().unwrap().to_str().unwrap();
+        assert!(place.to_string().contains(&format!(" = {name}+0x")), "{place}");
+        assert_eq!(Place::of(1).to_string(), "0x1");
+    }
+}
