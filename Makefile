@@ -2,6 +2,7 @@
 #
 #   make             lib/libcolib.a, solib/libcolib.so and the example_* programs in this folder
 #   make test        every test, with what they need installed first
+#   make test-memcheck, test-helgrind, test-address, test-thread    the C++ tests under valgrind and gcc's sanitizers
 #   make run         the HTTP and the echo server under load
 #   make bench       the benchmarks (about five minutes): table, plots and a page in build/bench/results;
 #                    BENCH_PEER=PREFIX adds a library with libco's headers and libcolib.a under PREFIX
@@ -57,7 +58,7 @@ CXX_EXAMPLES := $(patsubst c_examples/%.cpp,%,$(wildcard c_examples/*.cpp))
 EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
 EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
 
-.PHONY: all lib examples headers docs-table deps test run install uninstall clean fmt-check lint cargo-build \
+.PHONY: all lib examples headers docs-table deps test test-memcheck test-helgrind test-address test-thread run install uninstall clean fmt-check lint cargo-build \
 	bench bench-docs bench-profile million ten-million
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -105,6 +106,15 @@ deps:
 
 test: deps
 	@CARGO='$(CARGO)' CMAKE='$(CMAKE)' BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/test.sh
+
+# Under tools that watch memory and threads; PATTERN=... chooses tests by a part of their names.
+test-memcheck test-helgrind: deps
+	@$(CMAKE) -S . -B '$(BUILD_DIR)' -DCMAKE_BUILD_TYPE=Release -DCOLIB_BUILD_TESTS=ON -DCOLIB_CARGO_TARGET_DIR='$(abspath $(TARGET_DIR))' >/dev/null
+	@$(CMAKE) --build '$(BUILD_DIR)' -j$(JOBS)
+	@BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/watch-tests.sh $(@:test-%=%) '$(PATTERN)'
+
+test-address test-thread: deps
+	@CARGO='$(CARGO)' CMAKE='$(CMAKE)' BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/watch-tests.sh $(@:test-%=%) '$(PATTERN)'
 
 run:
 	@CARGO='$(CARGO)' scripts/install-deps.sh run
