@@ -4,6 +4,10 @@
 //! closed, raised or drained here without proof that it is still ours: the eventfd is in the epoll set, and
 //! adding it again says so (EEXIST). The descriptor table marks both numbers, so that a close through the
 //! hook is noticed at once.
+//!
+//! Both are high numbers. A program that closes a number once too often, or still reads it after another of its
+//! threads closed it, has low ones in its hands, which the kernel gives out next: were they the loop's, the program would
+//! take its wake-ups, or close it.
 
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
@@ -13,6 +17,32 @@ use crate::event::loops;
 use crate::event::reactor::{KICK, Reactor};
 use crate::sys::epoll;
 use crate::sys::errno::Errno;
+use crate::sys::process;
+
+/// From here on the loops' numbers are looked for: half of what the process may have, if that is less. No
+/// higher: the kernel's table of descriptors reaches to the highest, and fork copies it.
+const HIGH: libc::rlim_t = 1024;
+
+/// How often a number is made anew that was closed before it could be moved.
+const TRIES: usize = 8;
+
+/// What `make` makes, at a high number if one is free.
+fn high(make: fn() -> Result<c_int, Errno>) -> Result<c_int, Errno> {
+    let from = process::most_descriptors().map_or(HIGH, |most| (most / 2).min(HIGH));
+    for _ in 0..TRIES {
+        let fd = make()?;
+        match epoll::duplicate(fd, from as c_int) {
+            Ok(moved) => {
+                epoll::close(fd);
+                return Ok(moved);
+            }
+            // Closed already, by a thread that took it for its own.
+            Err(Errno(libc::EBADF)) => {}
+            Err(_) => return Ok(fd),
+        }
+    }
+    make()
+}
 
 impl Reactor {
     /// A new, empty epoll set in place of the old one, and the eventfd that wakes it.
@@ -20,8 +50,8 @@ impl Reactor {
         loops::locked(|| {
             // First: they may be the last descriptors to be had.
             self.close_descriptors();
-            let epfd = epoll::create()?;
-            let kick = epoll::eventfd().and_then(|kick| {
+            let epfd = high(epoll::create)?;
+            let kick = high(epoll::eventfd).and_then(|kick| {
                 let added = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, libc::EPOLLIN as u32, KICK);
                 added.map(|()| kick).inspect_err(|_| epoll::close(kick))
             });

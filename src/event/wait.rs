@@ -24,6 +24,7 @@ use crate::routine::{cond, mutex};
 use crate::sys::clock::Nanos;
 use crate::sys::errno::Errno;
 use crate::sys::poll as sys_poll;
+use crate::sys::process;
 use crate::util::pool;
 
 /// The tick at which a wait of `ms` milliseconds that begins now is over.
@@ -95,7 +96,9 @@ pub(crate) fn suspend(env: &Env, co: Co) {
 fn finish(env: &Env, co: Co) {
     let wait = &co.wait;
     match wait.state() {
-        WaitState::Ready => wait.timer.link.unlink(),
+        // Resumed by hand; else the loop has taken it out.
+        WaitState::Ready if wait.timer.link.is_linked() => env.guarded(|| wait.timer.link.unlink()),
+        WaitState::Ready => {}
         WaitState::Waiting => env.guarded(|| take_out(co)),
         WaitState::None => {}
     }
@@ -291,10 +294,7 @@ fn wait_for_time(env: &Env, reactor: &Reactor, deadline: Option<u64>) {
 const MANY: usize = 1024;
 
 fn within_limit(count: usize) -> bool {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: writes the limit.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
-    !known || count as u64 <= limit.rlim_cur
+    process::most_descriptors().is_none_or(|most| count as libc::rlim_t <= most)
 }
 
 /// # Safety

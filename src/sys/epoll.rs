@@ -157,6 +157,20 @@ pub(crate) fn eventfd_drain(fd: c_int) {
     unsafe { libc::syscall(libc::SYS_read, c_long::from(fd), &raw mut count, 8 as c_long) };
 }
 
+/// `fd` once more, close-on-exec, at the lowest free number from `from` on. Past our own hook.
+pub(crate) fn duplicate(fd: c_int, from: c_int) -> Result<c_int, Errno> {
+    // SAFETY: no pointers.
+    let copy = unsafe {
+        libc::syscall(
+            libc::SYS_fcntl,
+            c_long::from(fd),
+            c_long::from(libc::F_DUPFD_CLOEXEC),
+            c_long::from(from),
+        )
+    };
+    check(copy as c_int)
+}
+
 /// Closes a descriptor of the library's own.
 pub(crate) fn close(fd: c_int) {
     // SAFETY: no pointers; the number is ours.

@@ -22,6 +22,14 @@ pub(crate) fn is_mine() -> bool {
     owner == 0 || owner == id()
 }
 
+/// How many descriptors the process may have; `None` if the kernel does not say.
+pub(crate) fn most_descriptors() -> Option<libc::rlim_t> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes the limits.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+    known.then_some(limit.rlim_cur)
+}
+
 /// How many descriptors the calling thread has room for now; it grows as they are opened. The kernel says so
 /// in a file alone.
 pub(crate) fn room_for_descriptors() -> Option<usize> {
