@@ -2,9 +2,11 @@
 //!
 //! The only module above `capi` and `hook`: it knows them all, none knows it.
 
+use core::cell::UnsafeCell;
 use core::ffi::CStr;
+use core::mem::MaybeUninit;
 
-use crate::sys::lock::Lock;
+use crate::sys::lock::{Lock, block_signals, restore_signals};
 use crate::sys::log;
 use crate::sys::tools::mutex_calls;
 use crate::util::pool;
@@ -17,28 +19,48 @@ fn fork_locks() -> [&'static Lock; 6] {
     [environments, loops, jobs, hook::fork_lock(), stacks, pool::fork_lock()]
 }
 
+/// What the forking thread blocked before. A handler that wanted one of the locks would wait for ever.
+struct Mask(UnsafeCell<MaybeUninit<libc::sigset_t>>);
+
+// SAFETY: touched by the thread that holds the locks.
+unsafe impl Sync for Mask {}
+
+static MASK: Mask = Mask(UnsafeCell::new(MaybeUninit::uninit()));
+
 unsafe extern "C" fn before_fork() {
     let calls = mutex_calls();
+    let mut mask = MaybeUninit::uninit();
+    // SAFETY: our own set.
+    unsafe { block_signals(mask.as_mut_ptr()) };
     for lock in fork_locks() {
         lock.lock_for_fork(&calls);
     }
+    // SAFETY: the locks are held.
+    unsafe { MASK.0.get().write(mask) };
 }
 
-fn unlock_all() {
+/// Undoes [`before_fork`], with `work` done before signals come again.
+fn after_fork(work: impl FnOnce()) {
     let calls = mutex_calls();
+    // SAFETY: the locks are held.
+    let mask = unsafe { MASK.0.get().read() };
     for lock in fork_locks().into_iter().rev() {
         lock.unlock_after_fork(&calls);
     }
+    work();
+    // SAFETY: `before_fork` had it written.
+    unsafe { restore_signals(mask.as_ptr()) };
 }
 
 unsafe extern "C" fn after_fork_in_parent() {
-    unlock_all();
+    after_fork(|| {});
 }
 
 unsafe extern "C" fn after_fork_in_child() {
-    unlock_all();
-    sys::process::claim();
-    routine::after_fork_in_child();
+    after_fork(|| {
+        sys::process::claim();
+        routine::after_fork_in_child();
+    });
 }
 
 /// Runs when the library is loaded, before main.

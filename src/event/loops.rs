@@ -113,10 +113,16 @@ pub(super) fn closing_ours(fd: c_int) {
     each_loop(|reactor| reactor.lose_if_ours(fd));
 }
 
+/// The calling thread's environment, if its loop's lists may be changed now. In a signal handler that interrupted
+/// such a change they may not: what is to be done is left to the loop, as if another thread had asked for it.
+pub(super) fn of_caller() -> Option<&'static Env> {
+    env::current().filter(|env| !env.is_busy())
+}
+
 /// The number `fd` is about to be closed: takes it out of the epoll sets of `loops` and wakes its waiters.
 #[cold]
 pub(crate) fn closing(fd: c_int, old_generation: u32, loops: u32) {
-    let mine = env::current();
+    let mine = of_caller();
     if let Some(env) = mine
         && let Some(reactor) = env.reactor_if_any()
         && reactor.id() == loops

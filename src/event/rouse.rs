@@ -11,7 +11,6 @@ use crate::event::descriptor::{self, OURS, SEVERAL};
 use crate::event::loops;
 use crate::event::reactor::Reactor;
 use crate::event::registration::{Registration, wake_waiter};
-use crate::routine::env;
 use crate::sys::errno::Errno;
 use crate::sys::process;
 
@@ -90,7 +89,7 @@ fn rouse_in(fd: c_int, loops: u32) {
 }
 
 fn rouse_where(fd: c_int, loops: u32) {
-    let mine = env::current();
+    let mine = loops::of_caller();
     if let Some(env) = mine
         && let Some(reactor) = env.reactor_if_any()
         && reactor.id() == loops

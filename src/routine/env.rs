@@ -30,7 +30,7 @@ use crate::sys::errno::Errno;
 use crate::sys::exceptions::{self, ExceptionState};
 use crate::sys::fault::SignalStack;
 use crate::sys::heap::{self, Zeroed};
-use crate::sys::lock::Lock;
+use crate::sys::lock::{Lock, with_signals_blocked};
 use crate::sys::thread;
 use crate::sys::tools;
 use crate::util::list::{Link, List};
@@ -436,10 +436,13 @@ pub(crate) fn count_foreign_new(env: &Env) {
     ENVS.lock.with(|| env.gone.fetch_sub(1, Ordering::Relaxed));
 }
 
-/// The pthread key's destructor.
+/// The pthread key's destructor. A signal handler finds the environment whole, or none.
 unsafe extern "C" fn thread_ends(env: *mut c_void) {
     // SAFETY: the value that `create` gave this key.
-    let env = unsafe { &*env.cast::<Env>() };
+    with_signals_blocked(|| end(unsafe { &*env.cast::<Env>() }));
+}
+
+fn end(env: &Env) {
     env.serve_releases();
     // Waits end here: nobody will serve them. Their coroutines can still be released by any thread.
     crate::routine::cond::detach_all(env);

@@ -61,17 +61,35 @@ impl Lock {
     }
 }
 
-/// Runs `section` with all signals blocked in this thread (two system calls).
-pub(crate) fn with_signals_blocked<R>(section: impl FnOnce() -> R) -> R {
+/// Blocks all signals in this thread; what it blocked before is written to `old`.
+///
+/// # Safety
+/// `old` may be written.
+pub(crate) unsafe fn block_signals(old: *mut libc::sigset_t) {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: initialises our own set.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    // SAFETY: `all` was filled above; the present mask is written to `old`.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()) };
+    // SAFETY: `all` was filled above; the caller vouches for `old`.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old) };
+}
+
+/// Takes back what [`block_signals`] did.
+///
+/// # Safety
+/// `old` is what that call wrote.
+pub(crate) unsafe fn restore_signals(old: *const libc::sigset_t) {
+    // SAFETY: as the caller vouches.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old, null_mut()) };
+}
+
+/// Runs `section` with all signals blocked in this thread (two system calls).
+pub(crate) fn with_signals_blocked<R>(section: impl FnOnce() -> R) -> R {
+    let mut old = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: our own set.
+    unsafe { block_signals(old.as_mut_ptr()) };
     let result = section();
-    // SAFETY: `old` is the mask that the call above took away.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), null_mut()) };
+    // SAFETY: written above.
+    unsafe { restore_signals(old.as_ptr()) };
     result
 }
 

@@ -1,0 +1,639 @@
+// Signals that land on coroutine stacks and in the library's own sections: handlers may ask who runs, signal a condition,
+// read, write and close; what they interrupt is none the worse.
+#include "support.h"
+
+#include <atomic>
+#include <csetjmp>
+#include <memory>
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+
+using namespace support;
+
+namespace {
+
+// A timer that interrupts this thread again and again.
+class Interrupts {
+public:
+    Interrupts(void (*handler)(int), int every_us, int flags = SA_RESTART)
+    {
+        struct sigaction action = {};
+        action.sa_handler = handler;
+        action.sa_flags = flags;
+        sigaction(SIGUSR2, &action, nullptr);
+        sigevent event = {};
+        event.sigev_notify = SIGEV_THREAD_ID;
+        event.sigev_signo = SIGUSR2;
+        event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
+        itimerspec time = {};
+        time.it_value.tv_nsec = time.it_interval.tv_nsec = every_us * 1000L;
+        if (timer_create(CLOCK_MONOTONIC, &event, &timer_) != 0 || timer_settime(timer_, 0, &time, nullptr) != 0) {
+            std::abort();
+        }
+    }
+    Interrupts(const Interrupts &) = delete;
+    Interrupts &operator=(const Interrupts &) = delete;
+    ~Interrupts()
+    {
+        timer_delete(timer_);
+        signal(SIGUSR2, SIG_IGN);
+    }
+
+private:
+    timer_t timer_ = nullptr;
+};
+
+// What the handlers below work on.
+std::atomic<int> to_close{-1};
+std::atomic<long> closed{0};
+std::atomic<long> handled{0};
+std::atomic<stCoCond_t *> to_signal{nullptr};
+std::atomic<int> to_write{-1};
+std::atomic<long> written{0};
+
+[[maybe_unused]] void close_one(int)
+{
+    const int kept = errno;
+    const int fd = to_close.exchange(-1);
+    if (fd >= 0) {
+        close(fd);
+        ++closed;
+    }
+    ++handled;
+    errno = kept;
+}
+
+[[maybe_unused]] void do_everything(int)
+{
+    const int kept = errno;
+    co_self();
+    stCoCond_t *cond = to_signal;
+    if (cond != nullptr) {
+        co_cond_signal(cond);
+    }
+    const int fd = to_write;
+    if (fd >= 0) {
+        written += write(fd, "x", 1) == 1;
+        const int copy = dup(fd);
+        char byte;
+        if (copy >= 0) {
+            if (read(copy, &byte, 0) > 0) {
+                std::abort();
+            }
+            close(copy);
+        }
+    }
+    ++handled;
+    errno = kept;
+}
+
+[[maybe_unused]] void nothing(int)
+{
+    ++handled;
+}
+
+// A socket that the hooks know, its peer, and who waits there.
+struct Waiter {
+    int known = -1, peer = -1;
+    std::unique_ptr<Co> co;
+
+    // After the handler closed the number.
+    void open_anew()
+    {
+        if (errno != EBADF && fcntl(known, F_GETFD) != -1) {
+            return;
+        }
+        close(peer);
+        open();
+    }
+
+    void open()
+    {
+        int fds[2];
+        if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0) {
+            std::abort();
+        }
+        known = fds[0];
+        peer = fds[1];
+        if (co_hook_fd(known) != 0) {
+            std::abort();
+        }
+    }
+};
+
+// Coroutines that wait for sockets, which a handler closes under them, for a second. False if one was not woken.
+[[maybe_unused]] bool closes_in_handlers(bool hooked_read, int every_us)
+{
+    std::vector<Waiter> all(24);
+    bool stop = false;
+    to_close = -1;
+    closed = 0;
+    for (Waiter &w : all) {
+        w.open();
+        w.co = std::make_unique<Co>([&w, &stop, hooked_read] {
+            co_enable_hook_sys();
+            while (!stop) {
+                char byte;
+                if (hooked_read) {
+                    co_set_timeout(w.known, -1, -1);
+                    if (read(w.known, &byte, 1) != 1) {
+                        w.open_anew();
+                    }
+                } else {
+                    pollfd p = {w.known, POLLIN, 0};
+                    co_poll(co_get_epoll_ct(), &p, 1, -1);
+                    if (p.revents & POLLNVAL) {
+                        w.open_anew();
+                    } else if (::recv(w.known, &byte, 1, MSG_DONTWAIT) != 1) {
+                        w.open_anew();
+                    }
+                }
+            }
+        });
+        w.co->resume();
+    }
+    size_t next = 0;
+    const long long end = now_ms() + 1000;
+    {
+        const Interrupts interrupts(close_one, every_us);
+        while (now_ms() < end) {
+            // Wakes some, so that registrations change all the time.
+            for (size_t i = 0; i < 4; ++i) {
+                Waiter &w = all[(next + i) % all.size()];
+                if (send(w.peer, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN && errno != EPIPE) {
+                    std::abort();
+                }
+            }
+            if (to_close == -1) {
+                to_close = all[next++ % all.size()].known;
+            }
+            loop_rounds(1);
+        }
+        to_close = -1;
+    }
+    // Everybody can still be woken.
+    stop = true;
+    for (Waiter &w : all) {
+        if (send(w.peer, "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN && errno != EPIPE) {
+            return false;
+        }
+    }
+    const bool woken = loop_until(
+        [&] {
+            for (Waiter &w : all) {
+                if (!w.co->ended()) {
+                    return false;
+                }
+            }
+            return true;
+        },
+        5000);
+    for (Waiter &w : all) {
+        w.co->release();
+        close(w.known);
+        close(w.peer);
+    }
+    return woken && closed > 100;
+}
+
+} // namespace
+
+MENDED(ProcessSignals, ACloseInAHandlerWakesWhoWaitsWhateverItInterrupts)
+{
+    for (const bool hooked_read : {false, true}) {
+        for (const int every_us : {97, 501}) {
+            EXPECT_EQ(in_child([&] { return closes_in_handlers(hooked_read, every_us) ? 0 : 1; }), 0)
+                << hooked_read << ", " << every_us;
+        }
+    }
+}
+
+// Whatever the library does is interrupted ten thousand times a second, on private and on copy stacks.
+MENDED(ProcessSignals, HandlersInterruptEverythingTheLibraryDoes)
+{
+    for (const int every_us : {101, 997}) {
+        EXPECT_EQ(in_child([&] {
+                      stShareStack_t *share = co_alloc_sharestack(2, 128 * 1024);
+                      Pipe pipe_;
+                      fcntl(pipe_.wr, F_SETFL, O_NONBLOCK);
+                      fcntl(pipe_.rd, F_SETFL, O_NONBLOCK);
+                      to_signal = co_cond_alloc();
+                      to_write = pipe_.wr;
+                      handled = written = 0;
+                      long read_back = 0;
+                      bool stop = false;
+                      long signalled = 0;
+                      Co reads([&] {
+                          char bytes[256];
+                          while (!stop) {
+                              poll_one(pipe_.rd, 10);
+                              ssize_t n;
+                              while ((n = ::read(pipe_.rd, bytes, sizeof bytes)) > 0) {
+                                  read_back += n;
+                              }
+                          }
+                      });
+                      Co waits([&] {
+                          while (!stop) {
+                              signalled += co_cond_wait(to_signal, 20) == 0;
+                          }
+                      });
+                      reads.resume();
+                      waits.resume();
+                      long rounds = 0;
+                      {
+                          const Interrupts interrupts(do_everything, every_us);
+                          const long long end = now_ms() + 1500;
+                          while (now_ms() < end) {
+                              const stCoRoutineAttr_t at = ++rounds % 2 == 0 ? attr(0, share) : attr(64 * 1024);
+                              std::vector<std::unique_ptr<Co>> all;
+                              for (int i = 0; i < 20; ++i) {
+                                  all.push_back(std::make_unique<Co>(
+                                      [i] {
+                                          co_yield_ct();
+                                          poll_one(-1, i % 3);
+                                          co_yield_ct();
+                                      },
+                                      &at));
+                                  all.back()->resume();
+                              }
+                              for (auto &co : all) {
+                                  co->resume();
+                              }
+                              loop_rounds(3);
+                              for (size_t i = 0; i < all.size(); i += 2) {
+                                  all[i]->reset();
+                                  all[i]->resume();
+                              }
+                              // The rest are released as they are: yielded, waiting, or at their end.
+                          }
+                      }
+                      stop = true;
+                      if (!loop_until([&] { return reads.ended() && waits.ended(); }, 5000)) {
+                          return 1;
+                      }
+                      char bytes[256];
+                      ssize_t n;
+                      while ((n = ::read(pipe_.rd, bytes, sizeof bytes)) > 0) {
+                          read_back += n;
+                      }
+                      if (read_back != written || handled < 100 || signalled == 0) {
+                          return 2;
+                      }
+                      return rounds > 5 ? 0 : 3;
+                  }),
+                  0)
+            << every_us;
+    }
+}
+
+// fork holds the library's locks; a handler that wants one must not run meanwhile.
+MENDED(ProcessSignals, HandlersMayCloseAndSignalWhileTheThreadForks)
+{
+    EXPECT_EQ(in_child([] {
+                  // A condition of another thread: signalling it takes a lock.
+                  std::atomic<bool> stop{false};
+                  std::atomic<bool> there{false};
+                  stCoCond_t *cond = co_cond_alloc();
+                  std::thread other([&] {
+                      Co waits([&] {
+                          while (!stop) {
+                              there = true;
+                              co_cond_timedwait(cond, 50);
+                          }
+                      });
+                      waits.resume();
+                      loop_until([&] { return waits.ended(); }, 60000);
+                  });
+                  while (!there) {
+                      std::this_thread::yield();
+                  }
+                  Pipe pipe_;
+                  fcntl(pipe_.wr, F_SETFL, O_NONBLOCK);
+                  to_signal = cond;
+                  to_write = pipe_.wr;
+                  int bad = 0;
+                  {
+                      const Interrupts interrupts(do_everything, 53);
+                      Co forks([&] {
+                          for (int i = 0; i < 300; ++i) {
+                              const pid_t pid = fork();
+                              if (pid == 0) {
+                                  _exit(close(pipe_.rd) == 0 ? 0 : 1);
+                              }
+                              int status = 0;
+                              while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+                              }
+                              bad += status != 0;
+                          }
+                      });
+                      forks.resume();
+                  }
+                  stop = true;
+                  other.join();
+                  return bad == 0 ? 0 : 1;
+              }),
+              0);
+}
+
+// The mask is as it was, in parent and child.
+MENDED(ProcessSignals, ForkLeavesTheSignalMaskAlone)
+{
+    EXPECT_EQ(in_child([] {
+                  sigset_t wanted;
+                  sigemptyset(&wanted);
+                  sigaddset(&wanted, SIGUSR1);
+                  sigaddset(&wanted, SIGTERM);
+                  pthread_sigmask(SIG_SETMASK, &wanted, nullptr);
+                  Co co([] { co_yield_ct(); });
+                  co.resume();
+                  const auto same = [&] {
+                      sigset_t now;
+                      pthread_sigmask(SIG_BLOCK, nullptr, &now);
+                      for (int i = 1; i < 65; ++i) {
+                          if (sigismember(&now, i) != sigismember(&wanted, i)) {
+                              return false;
+                          }
+                      }
+                      return true;
+                  };
+                  const int child = in_child([&] { return same() ? 0 : 1; });
+                  return child == 0 && same() ? 0 : 1;
+              }),
+              0);
+}
+
+namespace {
+
+long depth_reached;
+
+__attribute__((noinline)) void deep(int levels)
+{
+    volatile char bytes[1024];
+    memset(const_cast<char *>(bytes), levels, sizeof bytes);
+    if (levels > 0) {
+        deep(levels - 1);
+    }
+    depth_reached += bytes[7] == static_cast<char>(levels);
+}
+
+[[maybe_unused]] void deep_handler(int)
+{
+    deep(40);
+    ++handled;
+}
+
+} // namespace
+
+// Forty kilobytes deep on the coroutine's own stack; the bytes of the one it interrupts are as they were.
+MENDED(ProcessSignals, ADeepHandlerRunsOnTheCoroutinesStack)
+{
+    EXPECT_EQ(in_child([] {
+                  stShareStack_t *share = co_alloc_sharestack(1, 256 * 1024);
+                  const stCoRoutineAttr_t copy = attr(0, share), own = attr(128 * 1024);
+                  signal(SIGUSR1, deep_handler);
+                  handled = depth_reached = 0;
+                  int whole = 0;
+                  for (const stCoRoutineAttr_t *at : {&own, &copy}) {
+                      const auto body = [&] {
+                          volatile int local[64];
+                          for (int i = 0; i < 64; ++i) {
+                              local[i] = i;
+                          }
+                          for (int round = 0; round < 10; ++round) {
+                              raise(SIGUSR1);
+                              co_yield_ct();
+                          }
+                          for (int i = 0; i < 64; ++i) {
+                              whole += local[i] == i;
+                          }
+                      };
+                      Co a(body, at), b(body, at);
+                      for (int i = 0; i < 11; ++i) {
+                          a.resume();
+                          b.resume();
+                      }
+                  }
+                  return handled == 40 && depth_reached == 40 * 41 && whole == 256 ? 0 : 1;
+              }),
+              0);
+}
+
+// With SA_ONSTACK the handler leaves the coroutine's stack alone: a small one is enough.
+MENDED(ProcessSignals, AHandlerOnAnAlternateStackLeavesSmallStacksAlone)
+{
+    EXPECT_EQ(in_child([] {
+                  std::vector<char> memory(256 * 1024);
+                  stack_t alternate = {};
+                  alternate.ss_sp = memory.data();
+                  alternate.ss_size = memory.size();
+                  struct sigaction action = {};
+                  action.sa_handler = deep_handler;
+                  action.sa_flags = SA_ONSTACK;
+                  if (sigaltstack(&alternate, nullptr) != 0 || sigaction(SIGUSR1, &action, nullptr) != 0) {
+                      return 2;
+                  }
+                  handled = depth_reached = 0;
+                  const stCoRoutineAttr_t at = attr(16 * 1024);
+                  int polled = 0;
+                  Co co(
+                      [&] {
+                          for (int i = 0; i < 10; ++i) {
+                              raise(SIGUSR1);
+                              polled += poll_one(-1, 1) == 0;
+                          }
+                      },
+                      &at);
+                  co.resume();
+                  const bool done = loop_until([&] { return co.ended(); });
+                  return done && polled == 10 && depth_reached == 410 ? 0 : 1;
+              }),
+              0);
+}
+
+namespace {
+sigjmp_buf out_of_handler;
+[[maybe_unused]] void jump(int)
+{
+    ++handled;
+    siglongjmp(out_of_handler, 1);
+}
+} // namespace
+
+MENDED(ProcessSignals, AHandlerMayJumpBackIntoTheCoroutineItInterrupted)
+{
+    EXPECT_EQ(in_child([] {
+                  signal(SIGSEGV, jump);
+                  handled = 0;
+                  stShareStack_t *share = co_alloc_sharestack(1, 128 * 1024);
+                  const stCoRoutineAttr_t copy = attr(0, share), own = attr(0);
+                  int back = 0;
+                  for (const stCoRoutineAttr_t *at : {&own, &copy}) {
+                      Co co(
+                          [&] {
+                              for (volatile int i = 0; i < 100; i = i + 1) {
+                                  if (sigsetjmp(out_of_handler, 1) == 0) {
+                                      *static_cast<volatile int *>(nullptr) = 1;
+                                  }
+                                  ++back;
+                                  poll_one(-1, i % 10 == 0 ? 1 : 0);
+                              }
+                          },
+                          at);
+                      co.resume();
+                      if (!loop_until([&] { return co.ended(); })) {
+                          return 2;
+                      }
+                  }
+                  return back == 200 && handled == 200 ? 0 : 1;
+              }),
+              0);
+}
+
+TEST(ProcessSignals, SetjmpAndLongjmpWorkInsideACoroutineAcrossYields)
+{
+    int jumps = 0;
+    Co co([&] {
+        jmp_buf here;
+        volatile int round = 0;
+        if (setjmp(here) < 50) {
+            round = round + 1;
+            co_yield_ct();
+            ++jumps;
+            longjmp(here, round);
+        }
+    });
+    for (int i = 0; i < 51; ++i) {
+        co.resume();
+    }
+    EXPECT_TRUE(co.ended());
+    EXPECT_EQ(jumps, 50);
+}
+
+// A program's own contexts: one inside a coroutine, coroutines inside one.
+TEST(ProcessSignals, OwnContextsWorkBesideCoroutines)
+{
+    static ucontext_t outer, inner;
+    static std::string trace;
+    trace.clear();
+    std::vector<char> memory(128 * 1024);
+    Co co([&] {
+        getcontext(&inner);
+        inner.uc_stack.ss_sp = memory.data();
+        inner.uc_stack.ss_size = memory.size();
+        inner.uc_link = &outer;
+        makecontext(
+            &inner, +[] {
+                trace += 'a';
+                swapcontext(&inner, &outer);
+                Co within([] {
+                    trace += 'c';
+                    co_yield_ct();
+                    trace += 'd';
+                });
+                within.resume();
+                within.resume();
+                trace += 'e';
+            },
+            0);
+        swapcontext(&outer, &inner);
+        trace += 'b';
+        co_yield_ct();
+        swapcontext(&outer, &inner);
+        trace += 'f';
+    });
+    co.resume();
+    co.resume();
+    EXPECT_EQ(trace, "abcdef");
+    EXPECT_TRUE(co.ended());
+}
+
+MENDED(ProcessSignals, SigpipeOfAHookedWriteIsTheProgramsAsEver)
+{
+    const auto write_to_nobody = [](void (*handler)(int)) {
+        return in_child([handler] {
+            signal(SIGPIPE, handler);
+            handled = 0;
+            int fds[2];
+            if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0 || co_hook_fd(fds[0]) != 0) {
+                return 2;
+            }
+            close(fds[1]);
+            ssize_t result = 0;
+            int error = 0;
+            Co co([&] {
+                co_enable_hook_sys();
+                result = write(fds[0], "x", 1);
+                error = errno;
+            });
+            co.resume();
+            loop_until([&] { return co.ended(); });
+            return result == -1 && error == EPIPE ? 10 + static_cast<int>(handled) : 3;
+        });
+    };
+    EXPECT_EQ(write_to_nobody(SIG_DFL), 128 + SIGPIPE);
+    EXPECT_EQ(write_to_nobody(SIG_IGN), 10);
+    EXPECT_EQ(write_to_nobody(nothing), 11);
+}
+
+// A daemon closes a number twice; the loops of other threads must not be what it meets.
+MENDED(ProcessSignals, ALoopsOwnDescriptorsAreNotTheNextNumbersToBeGivenOut)
+{
+    Pipe pipe_;
+    const int low = dup(pipe_.rd);
+    close(low);
+    on_thread([&] {
+        Co co([&] { poll_one(pipe_.rd, 10000); });
+        co.resume();
+        loop_rounds(2);
+        EXPECT_EQ(fcntl(low, F_GETFD), -1) << "number " << low << " became the loop's";
+        pipe_.put();
+        EXPECT_TRUE(loop_until([&] { return co.ended(); }));
+    });
+}
+
+// One thread closes low numbers that it does not have, and reads them, again and again, past the hooks; meanwhile threads
+// come and go whose loops must wake when they are told to, and not otherwise.
+MENDED(ProcessSignals, AThreadThatClosesNumbersOnceTooOftenStealsNoWakeUp)
+{
+    EXPECT_EQ(in_child([] {
+                  std::atomic<bool> stop{false};
+                  std::atomic<long> stolen{0};
+                  const int first = dup(0);
+                  close(first);
+                  std::thread careless([&] {
+                      char bytes[8];
+                      while (!stop) {
+                          for (int fd = first; fd < first + 8; ++fd) {
+                              stolen += syscall(SYS_read, fd, bytes, sizeof bytes) == 8;
+                              syscall(SYS_close, fd);
+                          }
+                      }
+                  });
+                  long late = 0;
+                  const long long end = now_ms() + 2000;
+                  while (now_ms() < end) {
+                      stCoCond_t *cond = co_cond_alloc();
+                      std::atomic<bool> waits{false};
+                      std::thread serves([&] {
+                          Co co([&] { late += co_cond_wait(cond, 1000) != 0; });
+                          co.resume();
+                          waits = true;
+                          // Without a callback it sleeps until it is woken.
+                          co_eventloop(co_get_epoll_ct(), [](void *p) { return static_cast<Co *>(p)->ended() ? -1 : 0; }, &co);
+                      });
+                      while (!waits) {
+                          std::this_thread::yield();
+                      }
+                      co_cond_signal(cond);
+                      serves.join();
+                      co_cond_free(cond);
+                  }
+                  stop = true;
+                  careless.join();
+                  return (stolen != 0) + 2 * (late != 0);
+              }),
+              0);
+}
