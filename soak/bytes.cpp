@@ -373,7 +373,9 @@ public:
                 MUST(copy >= 0, "a dup");
                 keep(copy);
                 pollfd p = {copy, POLLIN, 0};
-                const int found = co_poll(co_get_epoll_ct(), &p, 1, random.between(0, 2));
+                const int ms = random.between(0, 2);
+                // (Without a time it is the plain poll, which a signal interrupts.)
+                const int found = static_cast<int>(again([&] { return co_poll(co_get_epoll_ct(), &p, 1, ms); }));
                 MUST(found == 0 || (found == 1 && p.revents == POLLIN), "nothing or POLLIN, got %d, %x", found, p.revents);
                 close_now(copy);
                 const uint8_t byte = byte_at(step.seed, i);

@@ -122,14 +122,14 @@ public:
         go([this] { fork_and_wait(); }, StackKind::LargePrivate);
     }
 
-    void given_up() override
+    bool can_go() override
     {
-        if (pid_ > 0 && !global.is_child) {
-            int status = 0;
-            while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-            }
+        int status = 0;
+        if (pid_ > 0 && waitpid(pid_, &status, WNOHANG) == pid_) {
+            pid_ = -1;
             check(status);
         }
+        return pid_ <= 0;
     }
 
 private:

@@ -169,9 +169,8 @@ void Slot::one_step()
             drop(std::move(task));
         }
     }
-    if (!orphans_.empty() && random.one_in(4)) {
-        drop(std::move(orphans_.back()));
-        orphans_.pop_back();
+    if (random.one_in(4)) {
+        drop_orphans(1);
     }
     if (step.kind == Kind::ThrowFromCallback) {
         ++global.totals.started[static_cast<int>(step.kind)];
@@ -193,7 +192,7 @@ int Slot::one_turn()
     }
     ending = phase == Phase::Settle || (settles_ && steps_ >= steps_wanted_);
     if (phase == Phase::Settle) {
-        drop_orphans();
+        drop_orphans(orphans_.size());
         return 0;
     }
     if (steps_ >= steps_wanted_) {
@@ -264,15 +263,18 @@ void Slot::lives()
         ++life;
         std::thread(&Slot::live, this).join();
     }
-    drop_orphans();
 }
 
-void Slot::drop_orphans()
+void Slot::drop_orphans(size_t most)
 {
-    for (auto &orphan : orphans_) {
-        drop(std::move(orphan));
+    for (size_t i = orphans_.size(); i-- > 0 && most > 0;) {
+        if (orphans_[i]->can_go()) {
+            std::unique_ptr<Task> orphan = std::move(orphans_[i]);
+            orphans_.erase(orphans_.begin() + static_cast<std::ptrdiff_t>(i));
+            drop(std::move(orphan));
+            --most;
+        }
     }
-    orphans_.clear();
 }
 
 void Slot::watch(long long now)

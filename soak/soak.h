@@ -159,6 +159,8 @@ public:
     virtual void finished() {}
     // Whether it is over.
     virtual bool ended() const { return running_ == 0; }
+    // Left behind by a thread that ended: whether it can be dropped without a wait for something else.
+    virtual bool can_go() { return true; }
     // It is given up half-way: called before its coroutines are released.
     virtual void given_up() {}
 
@@ -181,6 +183,8 @@ protected:
     // As `own`, left as it was made.
     int keep(int fd);
     void close_now(int fd);
+    // A coroutine that `go` did not make is on a copy stack.
+    stShareStack_t *small_copy_stack();
     // A timer of `ms` milliseconds was waited for from `since` on.
     void timer_set() { ++timers_in_air_; }
     void timer_fired(long long since, long long ms);
@@ -256,7 +260,7 @@ private:
     int one_turn();
     void one_step();
     void reap();
-    void drop_orphans();
+    void drop_orphans(size_t most);
     bool deliver();
     std::unique_ptr<Task> make(const Step &step);
     Step step_of(int number, Kind kind) const;

@@ -177,7 +177,7 @@ public:
         cond_ = co_cond_alloc();
         resets_ = random.between(1, 4);
         stCoRoutineAttr_t attr;
-        attr.share_stack = random.one_in(2) ? slot.small_copy : nullptr;
+        attr.share_stack = random.one_in(2) ? small_copy_stack() : nullptr;
         MUST(co_create(&co_, &attr, &Reset::enter, this) == 0, "a coroutine");
         ++global.totals.coroutines;
         co_resume(co_);

@@ -113,6 +113,12 @@ stCoRoutine_t *Task::go(std::function<void()> body, StackKind stack, bool hooks)
     return co;
 }
 
+stShareStack_t *Task::small_copy_stack()
+{
+    on_copy_stack_ = true;
+    return slot.small_copy;
+}
+
 int Task::keep(int fd)
 {
     MUST(fd >= 0, "a descriptor, got %d", fd);
