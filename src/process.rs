@@ -6,6 +6,7 @@ use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
+use crate::sys::caller;
 use crate::sys::lock::{Lock, block_signals, restore_signals};
 use crate::sys::log;
 use crate::sys::tools::mutex_calls;
@@ -63,10 +64,15 @@ unsafe extern "C" fn after_fork_in_child() {
     });
 }
 
+/// Where the program comes in.
+static DOORS: [&[caller::Function]; 5] =
+    [capi::cxx::FUNCTIONS, capi::co_routine::DOORS, routine::run::DOORS, event::DOORS, hook::choice::DOORS];
+
 /// Runs when the library is loaded, before main.
 extern "C" fn load() {
     hook::real::find();
     sys::process::claim();
+    caller::know(&DOORS);
     sys::tools::find();
     // SAFETY: a string; the C library's own getenv, or its like.
     let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_LOG".as_ptr()) };

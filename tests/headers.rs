@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const GENERATED: [&str; 4] = ["co_routine", "co_routine_inner", "coctx", "co_epoll"];
+const GENERATED: [&str; 5] = ["co_routine", "co_routine_inner", "coctx", "co_epoll", "co_inspect"];
 const BY_HAND: [&str; 3] = ["co_closure", "co_routine_specific", "co_comm"];
 
 fn root() -> PathBuf {

@@ -5,7 +5,7 @@ use core::ffi::c_int;
 use core::ptr::{NonNull, null_mut};
 
 use crate::routine::mutex::{self, Mutex};
-use crate::sys::log::log;
+use crate::sys::log::error;
 
 /// The object behind `this`.
 #[repr(C)]
@@ -42,7 +42,7 @@ pub(super) unsafe extern "C-unwind" fn lock(this: *mut clsCoMutex) {
     // SAFETY: null or from `construct`.
     match unsafe { mutex.as_ref() } {
         Some(mutex) => mutex.lock(),
-        None => return log!("clsCoMutex: {:p} was made without memory and locks nothing", this),
+        None => return error!("clsCoMutex: {:p} was made without memory and locks nothing", this),
     }
     // SAFETY: as the caller vouches; the mutex may be freed while waiting, the object may not.
     unsafe { note_users(this) };

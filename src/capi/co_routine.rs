@@ -12,6 +12,7 @@ use crate::hook::real;
 use crate::routine::cond::{self, Whom};
 use crate::routine::coroutine::{DEFAULT_STACK, Outcome};
 use crate::routine::{self, copy, env, extra};
+use crate::sys::caller::Function;
 use crate::sys::errno::Errno;
 use crate::sys::log;
 
@@ -58,7 +59,7 @@ pub unsafe extern "C-unwind" fn co_create(
     arg: *mut c_void,
 ) -> c_int {
     if co.is_null() {
-        log::log!("co_create: no place for the coroutine: co is NULL");
+        log::misuse!("co_create: no place for the coroutine: co is NULL");
         return -libc::EINVAL;
     }
     // SAFETY: NULL, or the caller's attributes; packed, so read unaligned.
@@ -71,7 +72,7 @@ pub unsafe extern "C-unwind" fn co_create(
     let (result, status) = match made {
         Ok(made) => (made.as_ptr().cast_mut(), 0),
         Err(Errno(error)) => {
-            log::log!("co_create: no memory for a coroutine or its stack");
+            log::error!("co_create: no memory for a coroutine or its stack");
             (null_mut(), -error)
         }
     };
@@ -187,6 +188,9 @@ pub unsafe extern "C-unwind" fn co_poll(
     unsafe { poll_in(ctx, fds, nfds, timeout_ms, real::get().poll) }
 }
 
+/// See `sys::caller`.
+pub(crate) static DOORS: &[Function] = &[Function(poll_in as *const ())];
+
 /// What co_poll and co_poll_inner share: `plain` serves where nobody can wait.
 ///
 /// # Safety
@@ -211,7 +215,7 @@ pub(super) unsafe fn poll_in(
     let reactor = match reactor {
         Ok(reactor) if reactor.serves(env) => reactor,
         Ok(_) => {
-            log::log!("co_poll: the loop {:p} belongs to another thread", ctx);
+            log::misuse!("co_poll: the loop {:p} belongs to another thread", ctx);
             return fail(Errno(libc::EINVAL));
         }
         Err(error) => return fail(error),
@@ -242,7 +246,7 @@ pub unsafe extern "C-unwind" fn co_eventloop(
     arg: *mut c_void,
 ) {
     let Ok(env) = env::current_or_new() else {
-        return log::log!("co_eventloop: no memory for this thread's environment");
+        return log::error!("co_eventloop: no memory for this thread's environment");
     };
     // SAFETY: NULL or a live loop.
     let reactor = match unsafe { ctx.as_ref() } {
@@ -252,8 +256,8 @@ pub unsafe extern "C-unwind" fn co_eventloop(
     match reactor {
         // SAFETY: as the caller vouches.
         Ok(reactor) if reactor.serves(env) => unsafe { event::run(env, reactor, pfn, arg) },
-        Ok(_) => log::log!("co_eventloop: the loop {:p} belongs to another thread", ctx),
-        Err(_) => log::log!("co_eventloop: no memory for a loop"),
+        Ok(_) => log::misuse!("co_eventloop: the loop {:p} belongs to another thread", ctx),
+        Err(_) => log::error!("co_eventloop: no memory for a loop"),
     }
 }
 
@@ -267,7 +271,7 @@ pub extern "C-unwind" fn co_setspecific(key: pthread_key_t, value: *const c_void
         Some(co) => match extra::set_specific(routine::Co::of(co), key as usize, value.cast_mut()) {
             Ok(()) => 0,
             Err(Errno(error)) => {
-                log::log!("co_setspecific: key {key} is not below 1024, or there is no memory");
+                log::misuse!("co_setspecific: key {key} is not below 1024, or there is no memory");
                 error
             }
         },
@@ -417,7 +421,9 @@ pub extern "C-unwind" fn co_alloc_sharestack(iCount: c_int, iStackSize: c_int) -
     match copy::new_group(iCount, iStackSize) {
         Ok(group) => group.as_ptr(),
         Err(error) => {
-            log::log!("co_alloc_sharestack: {iCount} stacks of {iStackSize} bytes: bad numbers or no memory");
+            log::misuse!(
+                "co_alloc_sharestack: {iCount} stacks of {iStackSize} bytes: bad numbers or no memory"
+            );
             error.set();
             null_mut()
         }

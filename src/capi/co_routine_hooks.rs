@@ -22,7 +22,7 @@ use crate::sys::log;
 pub unsafe extern "C-unwind" fn co_set_env_list(name: *mut *const c_char, cnt: usize) {
     // SAFETY: as the caller vouches.
     if unsafe { environ::set_names(name.cast_const(), cnt) }.is_err() {
-        log::log!("co_set_env_list: no memory for the names");
+        log::error!("co_set_env_list: no memory for the names");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::event;
 use crate::hook::dns;
 use crate::routine::coroutine::DEFAULT_STACK;
 use crate::routine::{self, env, run};
-use crate::sys::log::log;
+use crate::sys::log::{error, misuse};
 
 /// One value of a coroutine (co_getspecific).
 #[repr(C)]
@@ -96,7 +96,7 @@ const _: () = {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn co_init_curr_thread_env() {
     if env::current_or_new().is_err() {
-        log!("co_init_curr_thread_env: no memory");
+        error!("co_init_curr_thread_env: no memory");
     }
 }
 
@@ -126,7 +126,7 @@ pub unsafe extern "C-unwind" fn co_free(co: *mut Coroutine) {
 pub unsafe extern "C-unwind" fn co_yield_env(env: *mut stCoRoutineEnv_t) {
     // SAFETY: as the caller vouches.
     if unsafe { environment(env) }.is_some_and(|env| !env.is_mine()) {
-        return log!("co_yield_env: the environment {:p} is another thread's", env);
+        return misuse!("co_yield_env: the environment {:p} is another thread's", env);
     }
     arch::yield_now();
 }
@@ -231,7 +231,7 @@ pub unsafe extern "C-unwind" fn co_swap(curr: *mut Coroutine, pending_co: *mut C
     let to = unsafe { coroutine(pending_co) };
     match (from, to) {
         (Some(from), Some(to)) => run::swap(from, to),
-        _ => log!("co_swap: a coroutine is NULL"),
+        _ => misuse!("co_swap: a coroutine is NULL"),
     }
 }
 

@@ -14,6 +14,7 @@ use super::coctx::{self, coctx_pfn_t, coctx_t};
 use super::log_shim;
 use super::{stCoCond_t, stCoEpoll_t, stCoRoutine_t, stCoRoutineEnv_t, stShareStack_t};
 use crate::arch;
+use crate::sys::caller::Function;
 
 macro_rules! twins {
     ($($name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $mangled:literal => $call:path;)*) => {
@@ -30,6 +31,9 @@ macro_rules! twins {
                 unsafe { twin($($arg),*) }
             }
         )*
+
+        /// All of these functions, under both their names.
+        pub(crate) static FUNCTIONS: &[Function] = &[$(Function($name as *const ()), Function($call as *const ())),*];
     };
 }
 

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_char, c_int};
 
-use crate::sys::log;
+use crate::sys::log::{self, Level};
 
 /// `struct colib_log_sink`.
 #[repr(C)]
@@ -18,7 +18,7 @@ unsafe extern "C" {
 }
 
 extern "C" fn wanted() -> c_int {
-    c_int::from(log::wanted())
+    c_int::from(log::wanted(Level::Error))
 }
 
 /// # Safety

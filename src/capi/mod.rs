@@ -1,6 +1,6 @@
 //! The C surface. An exported function checks, converts, makes one call into the core, converts back.
 //!
-//! One file per header; cbindgen writes include/ from four of them (tests/headers.rs). `cxx` gives each
+//! One file per header; cbindgen writes include/ from five of them (tests/headers.rs). `cxx` gives each
 //! function its C++-mangled twin, so that objects compiled against the original's headers link.
 
 #![expect(non_camel_case_types, reason = "C's names")]
@@ -9,6 +9,7 @@
 
 pub(crate) mod co_comm;
 pub(crate) mod co_epoll;
+pub(crate) mod co_inspect;
 pub(crate) mod co_routine;
 mod co_routine_hooks;
 pub(crate) mod co_routine_inner;

@@ -26,10 +26,11 @@ use crate::event::wait;
 use crate::event::wheel::Wheel;
 use crate::routine::coroutine::{Outcome, RELEASED, WaitKind, WaitState};
 use crate::routine::{Co, Env, cond, copy, env, run as routine_run};
+use crate::sys::caller::Function;
 use crate::sys::clock::{NANOS_PER_MS, Nanos};
 use crate::sys::epoll;
 use crate::sys::errno::Errno;
-use crate::sys::log::log;
+use crate::sys::log::{error, info};
 use crate::sys::pages;
 use crate::sys::tools::{self, Area};
 use crate::util::list::{Link, List};
@@ -94,6 +95,13 @@ pub(crate) struct Reactor {
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 
 const _: () = assert!(offset_of!(Reactor, link) == 0);
+
+/// What resumes coroutines here, on the way from co_eventloop: see `sys::caller`.
+pub(crate) static DOORS: &[Function] = &[
+    Function(Reactor::run_ready as *const ()),
+    Function(run as *const ()),
+    Function(run_until as *const ()),
+];
 
 /// A loop for the coroutines of `env`.
 pub(crate) fn new_reactor(env: &Env) -> Result<NonNull<Reactor>, Errno> {
@@ -227,9 +235,14 @@ impl Reactor {
         }
         if self.rebuild.load(Ordering::Relaxed) {
             self.rebuild.store(false, Ordering::Release);
-            if env.guarded(|| self.rebuild()).is_err() {
-                log!("no descriptor for a new epoll set, trying again");
-                self.rebuild.store(true, Ordering::Release);
+            match env.guarded(|| self.rebuild()) {
+                Ok(()) => {
+                    info!("a new epoll set: descriptors were closed, or given out anew, past the hooks")
+                }
+                Err(_) => {
+                    error!("no descriptor for a new epoll set, trying again");
+                    self.rebuild.store(true, Ordering::Release);
+                }
             }
             offload::restart();
         }

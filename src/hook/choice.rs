@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::active;
 use crate::routine::Env;
+use crate::sys::caller::Function;
 use crate::sys::errno::Errno;
 
 /// When a hook is on, in a coroutine that called co_enable_hook_sys.
@@ -186,10 +187,13 @@ fn bit_of(name: &[u8]) -> Option<u64> {
     matches!(ENTRIES[at].set, Set::Default | Set::Added).then_some(1 << at)
 }
 
+/// See `sys::caller`.
+pub(crate) static DOORS: &[Function] = &[Function(set as *const ())];
+
 /// co_set_hooks. `EINVAL` and a message if a word makes no sense.
 pub(crate) fn set(words: &[u8]) -> Result<(), Errno> {
     choose(words).map_err(|word| {
-        crate::sys::log::log!("co_set_hooks: {}", Meaningless(word));
+        crate::sys::log::misuse!("co_set_hooks: {}", Meaningless(word));
         Errno(libc::EINVAL)
     })
 }

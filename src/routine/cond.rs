@@ -14,7 +14,7 @@ use crate::routine::coroutine::{Co, Coroutine, Outcome, RELEASED, Wait, WaitKind
 use crate::routine::env::{self, Env};
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
-use crate::sys::log::log;
+use crate::sys::log::misuse;
 use crate::sys::tools;
 use crate::util::list::{Link, List};
 
@@ -66,18 +66,18 @@ impl Cond {
     /// Waits until signalled, or until `ms` milliseconds are over (0 or less: for ever).
     pub(crate) fn wait(&self, ms: i32) -> Result<Outcome, Errno> {
         let Some(env) = env::current() else {
-            log!("co_cond_wait, co_cond_timedwait: this thread has no coroutines");
+            misuse!("co_cond_wait, co_cond_timedwait: this thread has no coroutines");
             return Err(Errno(libc::EPERM));
         };
         let co = Co::of(env.running());
         if co.is_main() {
-            log!("co_cond_wait, co_cond_timedwait: the main coroutine cannot wait");
+            misuse!("co_cond_wait, co_cond_timedwait: the main coroutine cannot wait");
             return Err(Errno(libc::EPERM));
         }
         let reactor = env.reactor()?;
         let owner = self.owner.load(Ordering::Acquire);
         if !owner.is_null() && !core::ptr::eq(owner, env) {
-            log!(
+            misuse!(
                 "co_cond_wait, co_cond_timedwait: coroutines of another thread wait on condition {:p}",
                 self
             );
@@ -204,14 +204,14 @@ pub(crate) unsafe fn free(cond: NonNull<Cond>) -> Result<(), Errno> {
     let this = unsafe { cond.as_ref() };
     let owner = this.owner.load(Ordering::Acquire);
     if !owner.is_null() && env::current().is_none_or(|env| !core::ptr::eq(env, owner)) {
-        log!("co_cond_free: coroutines of another thread wait on condition {:p}", this);
+        misuse!("co_cond_free: coroutines of another thread wait on condition {:p}", this);
         return Err(Errno(libc::EBUSY));
     }
     if let Some(env) = env::current() {
         serve_deferred(env);
         env.guarded(|| {
             if !this.waiters.is_empty() {
-                log!("co_cond_free: coroutines still wait on condition {:p}", this);
+                misuse!("co_cond_free: coroutines still wait on condition {:p}", this);
             }
             this.detach(Detached::StillWaiting);
         });

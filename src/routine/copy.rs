@@ -22,7 +22,7 @@ use crate::routine::stack::{self, StackMem};
 use crate::routine::watched::area_of;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
-use crate::sys::log::log;
+use crate::sys::log::error;
 use crate::sys::pages::PAGE;
 use crate::sys::tools::{self, Area};
 use crate::util::{pool, size_class};
@@ -166,6 +166,13 @@ pub(crate) fn bring_in(env: &Env, co: Co) -> bool {
     true
 }
 
+/// Whether another thread's coroutine lies on `co`'s stack: then [`bring_in`] refuses.
+pub(crate) fn is_taken(env: &Env, co: Co) -> bool {
+    // SAFETY: an occupant is taken off its stack before it is freed.
+    unsafe { Co::from_c(co.stack().occupy_co.get()) }
+        .is_some_and(|occupant| !core::ptr::eq(occupant.env.get(), env))
+}
+
 /// Asks for what [`bring_in`] will move: the coroutine's bytes, and the place of those of its stack's occupant.
 #[inline(always)]
 pub(crate) fn prefetch_bytes(co: Co) {
@@ -199,7 +206,6 @@ fn live_start(co: Co) -> *mut u8 {
 #[inline]
 fn move_out(env: &Env, occupant: Co) -> bool {
     if !core::ptr::eq(occupant.env.get(), env) {
-        log!("co_resume: the copy stack is in use by another thread's coroutine {:p}", occupant.as_ptr());
         return false;
     }
     if occupant.c_start.get() == 0 || occupant.c_end.get() != 0 {
@@ -213,7 +219,7 @@ fn move_out(env: &Env, occupant: Co) -> bool {
         && (occupant.save_buffer.get().is_null() || size_class::rounded(old) != size_class::rounded(size))
     {
         let Some(buffer) = env.objects.alloc(size) else {
-            log!("co_resume: no memory to save {size} bytes of coroutine {:p}", occupant.as_ptr());
+            error!("co_resume: no memory to save {size} bytes of coroutine {:p}", occupant.as_ptr());
             return false;
         };
         drop_buffer(env, occupant);

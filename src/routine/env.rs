@@ -31,6 +31,7 @@ use crate::sys::exceptions::{self, ExceptionState};
 use crate::sys::fault::SignalStack;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::{Lock, with_signals_blocked};
+use crate::sys::log::debug;
 use crate::sys::thread;
 use crate::sys::tools;
 use crate::util::list::{Link, List};
@@ -158,6 +159,7 @@ fn create() -> Result<&'static Env, Errno> {
     env.signal_stack.provide();
     overflow::watch();
     thread::set_slot((&raw const *env).cast());
+    debug!("a thread begins to use coroutines: environment {:p}", env);
     Ok(env)
 }
 
@@ -466,6 +468,7 @@ fn end(env: &Env) {
     });
     // A release that came in between: no wait is left, so any thread may free it now.
     env.serve_releases();
+    debug!("a thread that used coroutines ends: environment {:p}, {left} coroutines left", env);
     if left == 0 {
         // SAFETY: no coroutine keeps it, and this thread's slot no longer does.
         unsafe { heap::free(NonNull::from(env)) };

@@ -41,7 +41,7 @@ use crate::arch::probe;
 use crate::event;
 use crate::sys::errno::Errno;
 use crate::sys::lock::Lock;
-use crate::sys::log::log;
+use crate::sys::log::{error, misuse};
 use crate::util::pool;
 use copy::ShareStack;
 use coroutine::{RELEASE_SOON, RESET_AT_END, WaitState};
@@ -193,7 +193,7 @@ pub(super) fn free_private(env: &Env, co: Co) {
 #[inline(never)]
 fn release_slowly(co: Co) {
     if co.is_main() {
-        return log!("co_release: the main coroutine is not released");
+        return misuse!("co_release: the main coroutine is not released");
     }
     let mine = env::current();
     if mine.is_some_and(|env| core::ptr::eq(co.env.get(), env)) {
@@ -214,7 +214,7 @@ fn release_slowly(co: Co) {
 
 fn release_soon(env: Option<&Env>, co: Co) {
     if env.is_some_and(|env| env.service_top().is_none()) {
-        log!("co_release: no memory to free the running coroutine {:p} later", co.as_ptr());
+        error!("co_release: no memory to free the running coroutine {:p} later", co.as_ptr());
         return;
     }
     co.add_pending(RELEASE_SOON);
@@ -270,7 +270,7 @@ pub(crate) fn reset(co: Co) {
             }
             co.forget_exceptions();
         }
-        _ => return log!("co_reset: coroutine {:p} belongs to another thread", co.as_ptr()),
+        _ => return misuse!("co_reset: coroutine {:p} belongs to another thread", co.as_ptr()),
     }
     if let Some(env) = env::current() {
         env.uncount_end(co);

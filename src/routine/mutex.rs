@@ -13,7 +13,7 @@ use crate::routine::cond::{self, Cond};
 use crate::routine::coroutine::{Co, Outcome};
 use crate::routine::env;
 use crate::sys::heap::{self, Zeroed};
-use crate::sys::log::log;
+use crate::sys::log::{error, misuse};
 
 /// All-zero bytes are an unlocked mutex.
 #[repr(C)]
@@ -64,13 +64,13 @@ impl Mutex {
                         return;
                     }
                 }
-                Err(_) => return log!("clsCoMutex: cannot wait for mutex {:p}", self),
+                Err(_) => return error!("clsCoMutex: cannot wait for mutex {:p}", self),
             }
         }
     }
 
-    fn lock_on_main(&self) {
-        log!("clsCoMutex: the main coroutine runs its loop until mutex {:p} is free", self);
+    pub(super) fn lock_on_main(&self) {
+        misuse!("clsCoMutex: the main coroutine runs its loop until mutex {:p} is free", self);
         self.main_waits.set(true);
         self.before_main.set(self.waiters());
         event::run_until(&mut || self.main_has_it.get());

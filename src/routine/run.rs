@@ -17,14 +17,35 @@ use core::ptr::{NonNull, null, null_mut, without_provenance_mut};
 
 use crate::arch::{self, probe};
 use crate::event;
+use crate::routine::cond::{self, Cond};
 use crate::routine::copy;
 use crate::routine::coroutine::{
     AT_END, Co, Coroutine, IN_FLIGHT, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState,
 };
 use crate::routine::env::{self, Env};
+use crate::routine::mutex::Mutex;
 use crate::routine::watched;
-use crate::sys::log::{fatal, log};
+use crate::sys::caller::Function;
+use crate::sys::log::{error, fatal, misuse};
 use crate::sys::tools;
+
+/// What says that a program has misused this, and who stands between that and the program: see `sys::caller`.
+pub(crate) static DOORS: &[Function] = &[
+    Function(resume_slowly as *const ()),
+    Function(resume_woken as *const ()),
+    Function(step_into as *const ()),
+    Function(adopt as *const ()),
+    Function(refuse as *const ()),
+    Function(yield_slowly as *const ()),
+    Function(step_back as *const ()),
+    Function(swap as *const ()),
+    Function(super::release_slowly as *const ()),
+    Function(super::reset as *const ()),
+    Function(Cond::wait as *const ()),
+    Function(cond::free as *const ()),
+    Function(Mutex::lock as *const ()),
+    Function(Mutex::lock_on_main as *const ()),
+];
 
 /// Puts a coroutine on a private stack, which waits for nothing and does not run, at its routine's start.
 #[inline(always)]
@@ -103,7 +124,8 @@ fn step_into(co: Option<Co>) -> Option<Step> {
     let fresh = co.c_start.get() == 0;
     if fresh {
         if tools::watched() && !watched::begin(co) {
-            return refuse("co_resume: no memory for what ThreadSanitizer notes of coroutine", Some(co));
+            error!("co_resume: no memory for what ThreadSanitizer notes of coroutine {:p}", co.as_ptr());
+            return None;
         }
         make_new(env, co);
     } else if co.c_end.get() != 0 {
@@ -115,7 +137,8 @@ fn step_into(co: Option<Co>) -> Option<Step> {
             // We stand on the bytes that have to move.
             let Some(top) = env.service_top() else {
                 env.refused.set(co.as_ptr());
-                return refuse("co_resume: no memory to move it to its stack: coroutine", Some(co));
+                error!("co_resume: no memory to move coroutine {:p} to its stack", co.as_ptr());
+                return None;
             };
             // SAFETY: `top` ends a stack nobody runs on; the work returns `from` or `co`'s context.
             unsafe { go_by_service(from, top, resume_on_service, co.as_ptr(), co) };
@@ -123,6 +146,12 @@ fn step_into(co: Option<Co>) -> Option<Step> {
         }
         if !copy::bring_in(env, co) {
             env.refused.set(co.as_ptr());
+            if copy::is_taken(env, co) {
+                return refuse(
+                    "co_resume: another thread's coroutine lies on the copy stack of coroutine",
+                    Some(co),
+                );
+            }
             return None;
         }
     }
@@ -142,8 +171,8 @@ fn step_into(co: Option<Co>) -> Option<Step> {
 #[inline(never)]
 fn refuse(why: &str, co: Option<Co>) -> Option<Step> {
     match co {
-        Some(co) => log!("{why} {:p}", co.as_ptr()),
-        None => log!("{why}"),
+        Some(co) => misuse!("{why} {:p}", co.as_ptr()),
+        None => misuse!("{why}"),
     }
     None
 }
@@ -163,7 +192,7 @@ fn adopt(co: Co) -> Option<&'static Env> {
     let env = match env::current_or_new() {
         Ok(env) => env,
         Err(_) => {
-            log!("co_resume: no memory for this thread's environment");
+            error!("co_resume: no memory for this thread's environment");
             return None;
         }
     };
@@ -172,7 +201,7 @@ fn adopt(co: Co) -> Option<&'static Env> {
     }
     let never_ran = co.c_start.get() == 0 && co.sp.get().is_null();
     if !never_ran {
-        log!("co_resume: coroutine {:p} belongs to another thread", co.as_ptr());
+        misuse!("co_resume: coroutine {:p} belongs to another thread", co.as_ptr());
         return None;
     }
     env::adopt(env, co);
@@ -373,17 +402,17 @@ pub(crate) unsafe extern "C-unwind" fn finish_on_service(co: *const Coroutine) -
 /// co_swap: from `from` to `to` without a word about who resumed whom, as the original's function.
 pub(crate) fn swap(from: Co, to: Co) {
     let Some(env) = env::current() else {
-        return log!("co_swap: this thread has no coroutines");
+        return misuse!("co_swap: this thread has no coroutines");
     };
     if !core::ptr::eq(env.running(), from.as_ptr()) || !core::ptr::eq(to.env.get(), env) || from == to {
-        return log!("co_swap: {:p} is not running, or {:p} cannot run here", from.as_ptr(), to.as_ptr());
+        return misuse!("co_swap: {:p} is not running, or {:p} cannot run here", from.as_ptr(), to.as_ptr());
     }
     if to.c_end.get() != 0 || (from.pending() | to.pending()) & !IN_FLIGHT != 0 {
-        return log!("co_swap: {:p} has ended or was released, or {:p} was", to.as_ptr(), from.as_ptr());
+        return misuse!("co_swap: {:p} has ended or was released, or {:p} was", to.as_ptr(), from.as_ptr());
     }
     if to.is_main() || to.c_start.get() != 0 {
         if copy::occupies_same_stack(&from, to) {
-            return log!("co_swap: {:p} and {:p} share a stack", from.as_ptr(), to.as_ptr());
+            return misuse!("co_swap: {:p} and {:p} share a stack", from.as_ptr(), to.as_ptr());
         }
         if to.on_copy_stack() && !copy::bring_in(env, to) {
             return;

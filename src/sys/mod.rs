@@ -2,6 +2,7 @@
 //!
 //! The library's own calls of what is hooked are raw system calls, never the exported hooks.
 
+pub(crate) mod caller;
 pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod errno;
