@@ -11,7 +11,6 @@ use crate::event::descriptor::SEVERAL;
 use crate::event::offload;
 use crate::event::reactor::{Reactor, free_reactor};
 use crate::routine::{Env, env};
-use crate::sys::epoll;
 use crate::sys::lock::Lock;
 use crate::util::list::List;
 
@@ -84,6 +83,7 @@ pub(crate) fn after_fork(mine: Option<&Env>) {
             offload::after_fork(reactor);
         } else {
             reactor.link().unlink();
+            reactor.leave_past();
             offload::forget_after_fork(reactor);
         }
     });
@@ -138,7 +138,7 @@ pub(crate) fn closing(fd: c_int, old_generation: u32, loops: u32) {
             let epfd = reactor.epoll_fd_if_any();
             if epfd >= 0 {
                 // It may not be in this one: then there is nothing to take out.
-                let _ = epoll::ctl(epfd, libc::EPOLL_CTL_DEL, fd, 0, 0);
+                let _ = reactor.ctl_anywhere(epfd, libc::EPOLL_CTL_DEL, fd, 0, 0);
             }
             reactor.note_closed_elsewhere();
             reactor.kick_locked();

@@ -13,12 +13,14 @@
 //! | rouse | spurious wakes, for shutdown and close |
 //! | loops | all loops: how other threads reach one; fork |
 //! | offload | jobs on helper threads |
+//! | counts | what a loop counts |
 //!
 //! A wait: `wait::poll` puts a node at its descriptor (registration) and a timer in the wheel, then
 //! yields. The loop (`reactor`) finds the node by the descriptor's number, moves the coroutine to the
 //! ready list and, when all events of the round are collected, resumes it. Nothing is allocated.
 
 mod any;
+mod counts;
 mod descriptor;
 mod interrupt;
 mod loops;
@@ -31,6 +33,7 @@ mod wait;
 mod wheel;
 
 pub(crate) use any::{Wanted, sleep, wait_for_any};
+pub(crate) use counts::{LoopStats, loop_stats};
 pub(crate) use descriptor::{
     Slot, each_used, is_open, is_ours, is_used, leave_loops, recorded, renew, slot, slot_or_new, take_record,
 };

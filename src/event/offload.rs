@@ -317,6 +317,13 @@ pub(crate) fn collect(reactor: &Reactor) {
     }
 }
 
+/// How many jobs a loop's coroutines wait for.
+pub(super) fn count(jobs: &JobList) -> u64 {
+    let mut count = 0;
+    LOCK.with(|| jobs.all.each(|_| count += 1));
+    count
+}
+
 /// The coroutine will not come back for its job.
 pub(crate) fn abandon(co: Co) {
     let job = co.wait.more.replace(null_mut()).cast::<Job>();

@@ -52,7 +52,7 @@ impl Reactor {
             self.close_descriptors();
             let epfd = high(epoll::create)?;
             let kick = high(epoll::eventfd).and_then(|kick| {
-                let added = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, libc::EPOLLIN as u32, KICK);
+                let added = self.ctl_anywhere(epfd, libc::EPOLL_CTL_ADD, kick, libc::EPOLLIN as u32, KICK);
                 added.map(|()| kick).inspect_err(|_| epoll::close(kick))
             });
             let kick = kick.inspect_err(|_| epoll::close(epfd))?;
@@ -71,9 +71,9 @@ impl Reactor {
         if epfd < 0 || kick < 0 {
             return false;
         }
-        let added = epoll::ctl(epfd, libc::EPOLL_CTL_ADD, kick, 0, KICK);
+        let added = self.ctl_anywhere(epfd, libc::EPOLL_CTL_ADD, kick, 0, KICK);
         if added == Ok(()) {
-            let _ = epoll::ctl(epfd, libc::EPOLL_CTL_DEL, kick, 0, 0);
+            let _ = self.ctl_anywhere(epfd, libc::EPOLL_CTL_DEL, kick, 0, 0);
         }
         added == Err(Errno(libc::EEXIST))
     }

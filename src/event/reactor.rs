@@ -17,6 +17,7 @@ use core::ptr::{NonNull, null};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fence};
 
 use crate::arch;
+use crate::event::counts::LoopCounts;
 use crate::event::descriptor::OURS;
 use crate::event::interrupt::Interruptible;
 use crate::event::loops;
@@ -79,6 +80,8 @@ pub(crate) struct Reactor {
     trim_at: Cell<u64>,
     /// The last tick the loop has seen.
     tick: Cell<u64>,
+    /// It runs: `tick` is the present one, near enough. (False: perhaps.)
+    turns: Cell<bool>,
     timeout: UnsafeCell<libc::timespec>,
     /// Woken, to be resumed in the next round.
     pub(crate) ready: List,
@@ -86,6 +89,7 @@ pub(crate) struct Reactor {
     batch: List,
     /// Waits that a signal handler ends.
     pub(super) interruptible: Interruptible,
+    pub(super) counts: LoopCounts,
     pub(crate) jobs: offload::JobList,
     pub(crate) registrations: Registrations,
     pub(crate) wheel: Wheel,
@@ -132,7 +136,10 @@ fn area_of(object: NonNull<Reactor>) -> Area {
 pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
     // SAFETY: as the caller vouches.
     let reactor = unsafe { object.as_ref() };
-    loops::remove(reactor);
+    env::locked(|| {
+        loops::remove(reactor);
+        reactor.leave_past();
+    });
     reactor.detach_waits();
     // SAFETY: an environment outlives its loops.
     if let Some(env) = unsafe { reactor.env.get().as_ref() } {
@@ -157,9 +164,26 @@ impl Reactor {
         self.tick.get()
     }
 
+    /// The present tick: the beginning of the round, or, while the loop does not run, what the clock says.
+    #[inline(always)]
+    pub(super) fn present(&self) -> u64 {
+        if !self.turns.get() {
+            self.tick.set(Nanos::now().tick());
+        }
+        self.tick.get()
+    }
+
     /// Whether more may have happened than the last round has seen.
     pub(crate) fn saw_part(&self) -> bool {
         self.full.get()
+    }
+
+    /// The loop goes: its environment keeps the count of what it has done. Environments are locked.
+    pub(super) fn leave_past(&self) {
+        // SAFETY: an environment outlives its loops.
+        if let Some(env) = unsafe { self.env.get().as_ref() } {
+            env.keep_past(&self.past());
+        }
     }
 
     /// Whether the calling thread's coroutines may wait here.
@@ -257,6 +281,7 @@ impl Reactor {
         let blind = self.epoll_fd().is_err();
         let now = Nanos::now();
         self.tick.set(now.tick());
+        self.turns.set(true);
         let mut until = env.guarded(|| self.wheel.next());
         let limits =
             [cap, blind.then_some(BLIND_SLEEP), self.rebuild.load(Ordering::Relaxed).then_some(BLIND_SLEEP)];
@@ -309,6 +334,7 @@ impl Reactor {
         compiler_fence(Ordering::SeqCst);
         let events = self.events.get().cast();
         let epfd = self.epoll_fd_if_any();
+        self.counts.epoll_waits.bump();
         // SAFETY: room for EVENTS events; time-out and mask are ours.
         let count = unsafe { epoll::wait(epfd, events, EVENTS as c_int, self.timeout.get(), mask, strictly) };
         compiler_fence(Ordering::SeqCst);
@@ -457,6 +483,7 @@ pub(crate) unsafe fn run(env: &Env, reactor: &Reactor, callback: Option<Callback
         if let Some(callback) = callback {
             // SAFETY: as the caller vouches.
             if unsafe { callback(arg) } == -1 {
+                reactor.turns.set(false);
                 return;
             }
         }
@@ -470,5 +497,6 @@ pub(crate) fn run_until(done: &mut dyn FnMut() -> bool) {
         let Ok(reactor) = env.reactor() else { return };
         reactor.collect(env, None);
         reactor.run_ready(env);
+        reactor.turns.set(false);
     }
 }

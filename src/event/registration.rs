@@ -24,7 +24,6 @@ use crate::event::descriptor::{self, OURS, SEVERAL, Slot};
 use crate::event::reactor::Reactor;
 use crate::routine::coroutine::Wait;
 use crate::routine::{Co, Coroutine};
-use crate::sys::epoll;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 use crate::util::list::{Link, Ring};
@@ -285,7 +284,7 @@ impl Reactor {
                 return Err(Refused::Closed);
             }
             self.note_loop(slot);
-            match epoll::ctl(epfd, op, fd, wanted.into(), data) {
+            match self.ctl(epfd, op, fd, wanted.into(), data) {
                 Ok(()) => {
                     entry.armed.set(wanted | IN_SET);
                     return Ok(());
@@ -341,7 +340,7 @@ impl Reactor {
     fn disarm(&self, fd: c_int, entry: &Registration) {
         entry.armed.set(0);
         entry.fired.set(0);
-        if epoll::ctl(self.epoll_fd_if_any(), libc::EPOLL_CTL_DEL, fd, 0, 0).is_err() {
+        if self.ctl(self.epoll_fd_if_any(), libc::EPOLL_CTL_DEL, fd, 0, 0).is_err() {
             // Closed past us. If a dup keeps the file open its events go on, and only a new set
             // gets rid of them.
             self.want_rebuild();
@@ -386,7 +385,7 @@ impl Reactor {
         }
         let wanted = entry.wanted();
         let data = data(fd, entry.generation.get());
-        match epoll::ctl(self.epoll_fd_if_any(), libc::EPOLL_CTL_MOD, fd, wanted.into(), data) {
+        match self.ctl(self.epoll_fd_if_any(), libc::EPOLL_CTL_MOD, fd, wanted.into(), data) {
             Ok(()) => entry.armed.set(wanted | IN_SET),
             Err(_) => self.want_rebuild(),
         }
@@ -433,7 +432,7 @@ impl Reactor {
             entry.trust.set(0);
             let armed = entry.armed.get() & !IN_SET;
             let data = data(fd, entry.generation.get());
-            if epoll::ctl(epfd, libc::EPOLL_CTL_MOD, fd, armed.into(), data).is_err() {
+            if self.ctl(epfd, libc::EPOLL_CTL_MOD, fd, armed.into(), data).is_err() {
                 self.want_rebuild();
             }
         });
@@ -451,7 +450,7 @@ impl Reactor {
                 return;
             }
             let wanted = entry.wanted();
-            match epoll::ctl(epfd, libc::EPOLL_CTL_ADD, fd, wanted.into(), data(fd, entry.generation.get())) {
+            match self.ctl(epfd, libc::EPOLL_CTL_ADD, fd, wanted.into(), data(fd, entry.generation.get())) {
                 Ok(()) => entry.armed.set(wanted | IN_SET),
                 Err(Errno(libc::EBADF)) => entry.wake_closed(),
                 Err(Errno(libc::EPERM)) => entry.rouse(),

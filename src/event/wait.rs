@@ -43,6 +43,8 @@ pub(crate) fn begin(reactor: &Reactor, co: Co, kind: WaitKind, deadline: Option<
     wait.set_outcome(Outcome::ByHand);
     wait.set_state(WaitState::Waiting);
     wait.timer.unset();
+    reactor.counts.waits.bump();
+    co.exceptions.set_began(reactor.present());
     if let Some(tick) = deadline {
         // SAFETY: not set: the last wait has finished; it leaves the wheel before the block goes.
         unsafe { reactor.wheel.set(&wait.timer, tick, reactor.tick()) };
@@ -70,12 +72,14 @@ pub(crate) fn time_out(reactor: &Reactor, co: Co) {
     if co.wait.kind() == WaitKind::Condition {
         cond::leave(co);
     }
+    reactor.counts.timeouts.bump();
     let freed = co.wait.outcome() == Outcome::Cancelled;
     make_ready(reactor, co, if freed { Outcome::Cancelled } else { Outcome::TimedOut });
 }
 
 fn make_ready(reactor: &Reactor, co: Co, outcome: Outcome) {
     probe!("wake", co.as_ptr().addr(), outcome as usize);
+    reactor.counts.wakes.bump();
     co.wait.set_state(WaitState::Ready);
     co.wait.set_outcome(outcome);
     // Its stack is in a page of its own: the table walks of many who wake together overlap here.

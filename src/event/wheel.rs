@@ -28,6 +28,7 @@ use core::ptr::null;
 
 use crate::arch;
 use crate::sys::heap::Zeroed;
+use crate::util::count::Count;
 use crate::util::list::{Link, List};
 
 const BITS0: u32 = 12;
@@ -160,7 +161,7 @@ impl Slot {
 pub(crate) struct Wheel {
     /// Every timer due at or before this tick has fired.
     now: Cell<u64>,
-    count: Cell<usize>,
+    count: Count,
     /// Set, and in no slot yet.
     fresh: List,
     bitmap0: [Cell<u64>; SLOTS0 / 64],
@@ -189,7 +190,7 @@ impl Wheel {
             // Nothing to fire in between: catch up at once.
             self.now.set(self.now.get().max(now));
         }
-        self.count.set(self.count.get() + 1);
+        self.count.bump();
         timer.expires.set(expires.max(self.now.get() + 1));
         // SAFETY: as the caller vouches.
         unsafe { self.fresh.push_back(&timer.link) };
@@ -198,7 +199,12 @@ impl Wheel {
     /// Takes a set timer out. (A fired one is out already: do not call it for those.)
     pub(crate) fn cancel(&self, timer: &Timer) {
         timer.link.unlink();
-        self.count.set(self.count.get() - 1);
+        self.count.sub(1);
+    }
+
+    /// How many timers are set, for any thread.
+    pub(super) fn timers(&self) -> u64 {
+        self.count.get()
     }
 
     /// Puts the new timers in their slots.
@@ -346,7 +352,7 @@ impl Wheel {
             self.unmark0(slot);
             self.slots0[slot].warm();
             while let Some(link) = self.slots0[slot].pop_front() {
-                self.count.set(self.count.get() - 1);
+                self.count.sub(1);
                 // A timer's first member is its link.
                 fire(link.cast());
             }

@@ -47,6 +47,14 @@ pub(crate) enum Whom {
     All,
 }
 
+/// Says why a wait is none.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse(why: &str, cond: &Cond) -> Result<Outcome, Errno> {
+    misuse!("co_cond_wait, co_cond_timedwait: {why} on condition {:p}", cond);
+    Err(Errno(libc::EPERM))
+}
+
 pub(crate) fn new() -> Option<NonNull<Cond>> {
     heap::alloc()
 }
@@ -66,22 +74,16 @@ impl Cond {
     /// Waits until signalled, or until `ms` milliseconds are over (0 or less: for ever).
     pub(crate) fn wait(&self, ms: i32) -> Result<Outcome, Errno> {
         let Some(env) = env::current() else {
-            misuse!("co_cond_wait, co_cond_timedwait: this thread has no coroutines");
-            return Err(Errno(libc::EPERM));
+            return refuse("this thread has no coroutines", self);
         };
         let co = Co::of(env.running());
         if co.is_main() {
-            misuse!("co_cond_wait, co_cond_timedwait: the main coroutine cannot wait");
-            return Err(Errno(libc::EPERM));
+            return refuse("the main coroutine cannot wait", self);
         }
         let reactor = env.reactor()?;
         let owner = self.owner.load(Ordering::Acquire);
         if !owner.is_null() && !core::ptr::eq(owner, env) {
-            misuse!(
-                "co_cond_wait, co_cond_timedwait: coroutines of another thread wait on condition {:p}",
-                self
-            );
-            return Err(Errno(libc::EPERM));
+            return refuse("coroutines of another thread wait", self);
         }
         env.guarded(|| {
             if self.waiters.is_empty() {

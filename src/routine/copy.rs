@@ -160,6 +160,7 @@ pub(crate) fn bring_in(env: &Env, co: Co) -> bool {
     } else {
         let start = live_start(co);
         let size = co.save_size.get() as usize;
+        env.counts.copied_bytes.add(size as u64);
         // SAFETY: `size` bytes were saved from `start`, and the stack is free for them.
         unsafe { arch::copy_live(co.save_buffer.get(), start, size) };
     }
@@ -231,6 +232,7 @@ fn move_out(env: &Env, occupant: Co) -> bool {
         // (The few bytes by which it was rounded down.)
         tools::blank(Area { bottom: start, size: occupant.sp.get().addr() - start.addr() });
     }
+    env.counts.copied_bytes.add(size as u64);
     // SAFETY: `size` live bytes up to the stack's end; the buffer has room for as many.
     unsafe { arch::copy_live(start, occupant.save_buffer.get(), size) };
     true

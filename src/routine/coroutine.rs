@@ -5,7 +5,7 @@
 //!    24  ┌ coctx_t.regs of the original, which our switch does not use:
 //!        │ sp, resumer, exceptions, wait (timer, node, loop, outcome)
 //!   136  └ ss_size  ss_sp                   as the original's
-//!   152  cStart cEnd cIsMain cEnableSysHook cIsShareStack   pending
+//!   152  cStart cEnd cIsMain cEnableSysHook cIsShareStack   pending  laid_down
 //!   160  pvEnv: here the extras, the other specifics and whatever few coroutines need
 //!   168  stack_mem  stack_sp  save_size     as the original's
 //!   188  io_len: with wait.more and wait.count, a read that waits without a frame
@@ -153,7 +153,9 @@ pub(crate) struct Coroutine {
     pub(crate) c_enable_sys_hook: Cell<i8>,
     pub(crate) c_is_share_stack: Cell<i8>,
     pending: AtomicU8,
-    spare: [u8; 2],
+    /// Not 0: released, and kept for the next co_create (`parked`).
+    laid_down: Cell<u8>,
+    spare: u8,
     /// What few coroutines need, null in most.
     pub(crate) extra: Cell<*mut Extra>,
     pub(crate) stack_mem: Cell<*const StackMem>,
@@ -173,6 +175,7 @@ const _: () = {
     assert!(offset_of!(Coroutine, c_start) == 152);
     assert!(offset_of!(Coroutine, c_enable_sys_hook) == 155);
     assert!(offset_of!(Coroutine, pending) == 157);
+    assert!(offset_of!(Coroutine, laid_down) == 158);
     assert!(offset_of!(Coroutine, extra) == 160);
     assert!(offset_of!(Coroutine, save_buffer) == 192);
     assert!(offset_of!(Coroutine, spec0) == 200);
@@ -220,8 +223,8 @@ pub(crate) mod word {
     pub(crate) const FOR_RESUME: u64 = !HOOK;
     /// Private stack, started, not ended, nothing pending: the switch alone will do.
     pub(crate) const SUSPENDED: u64 = 1;
-    /// As it is after the routine's end.
-    pub(crate) const ENDED: u64 = 1 << 8 | 1;
+    /// As it is after the routine's end, and `laid_down`.
+    pub(crate) const LAID_DOWN: u64 = 1 << 48 | 1 << 8 | 1;
 }
 
 impl Coroutine {
@@ -277,6 +280,11 @@ impl Coroutine {
         if self.on_copy_stack() { self.save_buffer.get() } else { self.sp.get() }
     }
 
+    /// Bytes of its stack, if it has one of its own.
+    pub(crate) fn private_bytes(&self) -> usize {
+        if self.on_copy_stack() { 0 } else { self.stack().size() }
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.resumer.get().is_some()
     }
@@ -309,7 +317,7 @@ impl Coroutine {
     /// Released, and kept for the next: a program that still resumes it is refused.
     #[inline(always)]
     pub(super) fn lay_down(&self) {
-        self.set_word(word::ENDED);
+        self.set_word(word::LAID_DOWN);
     }
 
     pub(crate) fn stack(&self) -> &StackMem {

@@ -5,7 +5,7 @@
 //! it (another thread may release them), so the object itself stays until the last of them is gone:
 //!
 //! ```text
-//!   alive: live = those the owner counts, gone = those other threads freed (or adopted) meanwhile
+//!   alive: made and freed are those the owner counts, gone = those other threads freed (or adopted) meanwhile
 //!   ended: gone counts down from what was left; whoever brings it to zero frees the object
 //! ```
 //!
@@ -18,13 +18,14 @@ use core::mem::{offset_of, size_of};
 use core::ptr::{NonNull, null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use crate::event::{self, Reactor};
+use crate::event::{self, LoopStats, Reactor};
 use crate::routine::cond::Cond;
 use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, RELEASE_SOON, RELEASED, WaitState};
 use crate::routine::overflow;
 use crate::routine::parked::Parked;
 use crate::routine::stack::{self, StackMem};
 use crate::routine::stack_cache;
+use crate::routine::stats::{Counts, Past};
 use crate::routine::watched;
 use crate::sys::errno::Errno;
 use crate::sys::exceptions::{self, ExceptionState};
@@ -59,10 +60,15 @@ pub(crate) struct Env {
     pub(crate) deferred: AtomicPtr<Cond>,
     /// Conditions with waiters of this thread.
     pub(crate) conds: List,
-    live: Cell<isize>,
+    pub(super) counts: Counts,
     gone: AtomicIsize,
+    /// What loops have done that are gone. Under ENVS.
+    past_loops: Cell<LoopStats>,
+    /// The kernel's number of the thread.
+    thread: Cell<i32>,
     alive: AtomicBool,
-    in_alive: Link,
+    /// In ENVS.alive, or in ENVS.ended.
+    in_envs: Link,
     /// Waiting coroutines that another thread released, linked by `arg`; under ENVS.
     to_release: Cell<*const Coroutine>,
     any_to_release: AtomicU32,
@@ -97,15 +103,19 @@ pub(crate) mod at {
 unsafe impl Zeroed for Env {}
 
 /// Taken by a thread that deals with another thread's environment, and by an ending thread.
-static ENVS: Envs = Envs { lock: Lock::for_handlers_too(), alive: List::new() };
+static ENVS: Envs =
+    Envs { lock: Lock::for_handlers_too(), alive: List::new(), ended: List::new(), past: Past::new() };
 
 struct Envs {
     lock: Lock,
     /// All whose thread has not ended.
     alive: List,
+    /// The others, which still have coroutines.
+    ended: List,
+    past: Past,
 }
 
-// SAFETY: `alive` is touched with the lock held.
+// SAFETY: everything is touched with the lock held.
 unsafe impl Sync for Envs {}
 
 /// The stack that work on a stack itself runs on.
@@ -114,6 +124,30 @@ const SERVICE_STACK: usize = 16 * 1024;
 /// Held across fork.
 pub(crate) fn fork_lock() -> &'static Lock {
     &ENVS.lock
+}
+
+/// Runs `section` while no environment comes, goes, or changes hands.
+pub(crate) fn locked<R>(section: impl FnOnce() -> R) -> R {
+    ENVS.lock.with(section)
+}
+
+/// Visits all environments, with whether their thread is alive. They are locked.
+pub(super) fn each(mut visit: impl FnMut(&Env, bool)) {
+    for (list, alive) in [(&ENVS.alive, true), (&ENVS.ended, false)] {
+        list.each(|link| visit(of_link(link), alive));
+    }
+}
+
+/// What ended threads have done. Environments are locked.
+pub(super) fn past() -> &'static Past {
+    &ENVS.past
+}
+
+/// The environment of a member of one of the lists, which are locked.
+fn of_link<'a>(link: *const Link) -> &'a Env {
+    let env = link.cast::<u8>().wrapping_sub(offset_of!(Env, in_envs)).cast::<Env>();
+    // SAFETY: environments leave the lists before they go.
+    unsafe { &*env }
 }
 
 /// The calling thread's environment, if it has one. Valid until the thread ends; used within a call.
@@ -142,6 +176,7 @@ fn create() -> Result<&'static Env, Errno> {
     // SAFETY: lives until the thread has ended and its last coroutine is gone.
     let env: &'static Env = unsafe { object.as_ref() };
     env.alive.store(true, Ordering::Relaxed);
+    env.thread.set(thread::number());
     env.current.set(&env.main);
     env.main.env.set(env);
     env.main.c_is_main.set(1);
@@ -155,7 +190,7 @@ fn create() -> Result<&'static Env, Errno> {
         env.main_watched.begin();
     }
     // SAFETY: in no list yet; taken out when the thread ends.
-    ENVS.lock.with(|| unsafe { ENVS.alive.push_back(&env.in_alive) });
+    ENVS.lock.with(|| unsafe { ENVS.alive.push_back(&env.in_envs) });
     env.signal_stack.provide();
     overflow::watch();
     thread::set_slot((&raw const *env).cast());
@@ -301,6 +336,7 @@ impl Env {
     pub(crate) fn service_top(&self) -> Option<*mut u8> {
         if self.service.get().is_null() {
             self.service.set(self.stacks.take(SERVICE_STACK)?.as_ptr());
+            self.counts.held.take(SERVICE_STACK);
         }
         // SAFETY: taken above, given back when the thread ends.
         Some(unsafe { (*self.service.get()).stack_bp.get() })
@@ -316,14 +352,42 @@ impl Env {
         self.ends.set(self.ends.get().wrapping_add(1));
     }
 
-    pub(crate) fn count_one_more(&self) {
-        self.live.set(self.live.get() + 1);
+    /// How many coroutines the thread has, or has left.
+    pub(super) fn live(&self) -> u64 {
+        let gone = self.gone.load(Ordering::Relaxed) as i64;
+        if self.alive.load(Ordering::Relaxed) {
+            self.counts.kept().wrapping_add_signed(-gone)
+        } else {
+            gone as u64
+        }
+    }
+
+    /// There and back, for each resume.
+    pub(super) fn switches(&self) -> u64 {
+        2 * self.resumes.load(Ordering::Relaxed) + self.counts.swaps.get()
+    }
+
+    /// A loop goes: what it has done. Environments are locked.
+    pub(crate) fn keep_past(&self, done: &LoopStats) {
+        let mut past = self.past_loops.get();
+        past.add(done);
+        self.past_loops.set(past);
+    }
+
+    /// What loops have done that are gone. Environments are locked.
+    pub(super) fn past_loops(&self) -> LoopStats {
+        self.past_loops.get()
+    }
+
+    /// The kernel's number of the thread; 0 if it has ended.
+    pub(super) fn thread(&self) -> i32 {
+        if self.alive.load(Ordering::Relaxed) { self.thread.get() } else { 0 }
     }
 
     /// `co` is released.
     #[inline(always)]
     pub(crate) fn count_one_less(&self, co: Co) {
-        self.live.set(self.live.get() - 1);
+        self.counts.freed.bump();
         self.uncount_end(co);
     }
 
@@ -394,26 +458,31 @@ pub(crate) fn with_alive(env: *const Env, work: impl FnOnce(&Env)) {
     ENVS.lock.with(|| {
         let mut at = ENVS.alive.first();
         while let Some(link) = at {
-            let alive = link.cast::<u8>().wrapping_sub(offset_of!(Env, in_alive)).cast::<Env>();
+            let alive = of_link(link);
             if core::ptr::eq(alive, env) {
-                // SAFETY: environments leave this list before they go.
-                return work(unsafe { &*alive });
+                return work(alive);
             }
             at = ENVS.alive.after(link);
         }
     });
 }
 
-/// A coroutine of `env` was freed, or adopted, by a thread that is not its owner.
-pub(crate) fn count_gone(env: *const Env) {
+/// A coroutine of `env` was freed, or adopted, by a thread that is not its owner, and with it so many bytes of
+/// private stack.
+pub(crate) fn count_gone(env: *const Env, bytes: usize) {
     let last = ENVS.lock.with(|| {
         // SAFETY: an environment lives as long as its coroutines, and this one still counts.
         let env = unsafe { &*env };
+        env.counts.held.drop_elsewhere(bytes);
         if env.alive.load(Ordering::Relaxed) {
             env.gone.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        env.gone.fetch_sub(1, Ordering::Relaxed) == 1
+        let last = env.gone.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last {
+            env.in_envs.unlink();
+        }
+        last
     });
     if last && let Some(env) = NonNull::new(env.cast_mut()) {
         // SAFETY: its thread has ended and it has no coroutine left.
@@ -423,19 +492,26 @@ pub(crate) fn count_gone(env: *const Env) {
 
 /// `co`, which never ran, belongs to the calling thread's environment from now on.
 pub(crate) fn adopt(env: &Env, co: Co) {
-    env.count_one_more();
+    let bytes = co.private_bytes();
+    env.counts.made.bump();
+    env.counts.adopted.bump();
+    env.counts.held.take(bytes);
     let old = ENVS.lock.with(|| {
         let old = co.env.get();
         // SAFETY: the block's first word.
         unsafe { pool::publish(co.block(), (&raw const *env).cast_mut().cast()) };
         old
     });
-    count_gone(old);
+    count_gone(old, bytes);
 }
 
-/// A coroutine was made for `env` by another thread.
-pub(crate) fn count_foreign_new(env: &Env) {
-    ENVS.lock.with(|| env.gone.fetch_sub(1, Ordering::Relaxed));
+/// A coroutine was made for `env` by another thread, with so many bytes of private stack.
+pub(crate) fn count_foreign_new(env: &Env, bytes: usize) {
+    ENVS.lock.with(|| {
+        env.gone.fetch_sub(1, Ordering::Relaxed);
+        env.counts.made_elsewhere.bump();
+        env.counts.held.take_elsewhere(bytes);
+    });
 }
 
 /// The pthread key's destructor. A signal handler finds the environment whole, or none.
@@ -450,6 +526,7 @@ fn end(env: &Env) {
     crate::routine::cond::detach_all(env);
     event::end_of_thread(env);
     if let Some(service) = NonNull::new(env.service.replace(null()).cast_mut()) {
+        env.counts.held.drop(SERVICE_STACK);
         // SAFETY: from this cache; nobody runs on it.
         unsafe { env.stacks.put(service) };
     }
@@ -459,13 +536,7 @@ fn end(env: &Env) {
     crate::routine::extra::drop_of(Co::of(&env.main));
     env.signal_stack.withdraw();
     thread::set_slot(null_mut());
-    let left = ENVS.lock.with(|| {
-        env.alive.store(false, Ordering::Relaxed);
-        env.in_alive.unlink();
-        let left = env.live.get() - env.gone.load(Ordering::Relaxed);
-        env.gone.store(left, Ordering::Relaxed);
-        left
-    });
+    let left = ENVS.lock.with(|| env.end());
     // A release that came in between: no wait is left, so any thread may free it now.
     env.serve_releases();
     debug!("a thread that used coroutines ends: environment {:p}, {left} coroutines left", env);
@@ -476,28 +547,36 @@ fn end(env: &Env) {
     stack::trim(1);
 }
 
+impl Env {
+    /// The thread has ended: how many coroutines it leaves. Environments are locked.
+    fn end(&self) -> isize {
+        ENVS.past.keep(self);
+        let left = self.live() as isize;
+        self.alive.store(false, Ordering::Relaxed);
+        self.gone.store(left, Ordering::Relaxed);
+        self.in_envs.unlink();
+        if left != 0 {
+            // SAFETY: in no list; it leaves this one when its last coroutine goes, and it with it.
+            unsafe { ENVS.ended.push_back(&self.in_envs) };
+        }
+        left
+    }
+}
+
 /// A child of fork has only the forking thread: the other environments have ended.
 pub(crate) fn after_fork_in_child() {
     let mine = current();
     event::after_fork(mine);
-    let mut at = ENVS.alive.first();
-    while let Some(link) = at {
-        at = ENVS.alive.after(link);
-        let env = link.cast::<u8>().wrapping_sub(offset_of!(Env, in_alive)).cast::<Env>();
+    if let Some(env) = mine {
+        env.thread.set(thread::number());
+    }
+    // The threads of the others do not exist here: their coroutines can be released.
+    ENVS.alive.each(|link| {
+        let env = of_link(link);
         if !mine.is_some_and(|mine| core::ptr::eq(mine, env)) {
-            ended_by_fork(env);
+            env.end();
         }
-    }
-}
-
-/// The thread of this environment does not exist in a child of fork: its coroutines can be released.
-fn ended_by_fork(env: *const Env) {
-    // SAFETY: environments leave the list before they go.
-    let env = unsafe { &*env };
-    if env.alive.swap(false, Ordering::Relaxed) {
-        env.in_alive.unlink();
-        env.gone.store(env.live.get() - env.gone.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
+    });
 }
 
 const _: () = assert!(size_of::<Env>() < 8192);

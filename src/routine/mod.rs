@@ -10,6 +10,7 @@
 //! | copy | copy stacks |
 //! | overflow | the sentence about a coroutine that ran off its stack |
 //! | cond, mutex | conditions, and the mutex made of one |
+//! | stats | what is counted, of a thread and of all |
 //! | watched | what sanitizers and valgrind are told of switches and stacks |
 //! | extra, environ | specifics, environment variables of a coroutine |
 //!
@@ -27,6 +28,7 @@ mod parked;
 pub(crate) mod run;
 pub(crate) mod stack;
 pub(crate) mod stack_cache;
+pub(crate) mod stats;
 pub(crate) mod watched;
 
 use core::ffi::{c_int, c_void};
@@ -59,7 +61,7 @@ pub(crate) fn create(
     if share.is_none() && env.is_mine() {
         let size = copy::stack_size_for(stack_size);
         if let Some(co) = env.parked.take(size) {
-            env.count_one_more();
+            env.counts.made.bump();
             co.renew(pfn, arg);
             probe!("create", co.as_ptr().addr(), pfn.map_or(0, |pfn| pfn as usize));
             return Ok(co);
@@ -76,7 +78,8 @@ pub(crate) fn create(
 fn create_private(env: &Env, size: usize, pfn: Option<Routine>, arg: *mut c_void) -> Option<Co> {
     if let Some(stack) = env.stacks.take(size) {
         if let Some(block) = env.objects.alloc_tracked() {
-            env.count_one_more();
+            env.counts.made.bump();
+            env.counts.held.take(size);
             return Some(fill(block.cast(), env, stack, false, pfn, arg));
         }
         free_stack(Some(env), stack);
@@ -112,10 +115,13 @@ fn create_elsewhere(
         }
         return Err(no_memory);
     };
+    // SAFETY: a live record.
+    let size = if share.is_none() { unsafe { stack.as_ref() }.size() } else { 0 };
     if mine {
-        env.count_one_more();
+        env.counts.made.bump();
+        env.counts.held.take(size);
     } else {
-        env::count_foreign_new(env);
+        env::count_foreign_new(env, size);
     }
     Ok(fill(block.cast(), env, stack, share.is_some(), pfn, arg))
 }
@@ -182,6 +188,7 @@ pub(crate) fn release(co: Co) {
 #[inline(never)]
 pub(super) fn free_private(env: &Env, co: Co) {
     if let Some(stack) = NonNull::new(co.stack_mem.get().cast_mut()) {
+        env.counts.held.drop(co.private_bytes());
         free_stack(Some(env), stack);
     }
     if let Some(block) = NonNull::new(co.as_ptr().cast_mut()) {
@@ -223,6 +230,7 @@ fn release_soon(env: Option<&Env>, co: Co) {
 /// Frees everything a coroutine has. It is suspended or ended and waits for nothing.
 fn dispose(mine: Option<&Env>, co: Co) {
     let owner = co.env.get();
+    let bytes = co.private_bytes();
     event::drop_left_nodes(co);
     if co.on_copy_stack() {
         match mine {
@@ -238,6 +246,7 @@ fn dispose(mine: Option<&Env>, co: Co) {
     let mine_too = mine.filter(|env| core::ptr::eq(owner, *env));
     if let Some(env) = mine_too {
         env.count_one_less(co);
+        env.counts.held.drop(bytes);
     }
     if let Some(block) = NonNull::new(co.as_ptr().cast_mut()) {
         match mine {
@@ -248,7 +257,7 @@ fn dispose(mine: Option<&Env>, co: Co) {
         }
     }
     if mine_too.is_none() {
-        env::count_gone(owner);
+        env::count_gone(owner, bytes);
     }
 }
 

@@ -12,24 +12,25 @@ use core::cell::Cell;
 use core::ptr::null;
 
 use crate::routine::coroutine::{Co, Coroutine};
+use crate::util::count::Count;
 
 /// As many as are kept.
-const KEEP: u32 = 32;
+const KEEP: u64 = 32;
 
 /// One thread's. All-zero bytes are none.
 #[repr(C)]
 pub(crate) struct Parked {
     first: Cell<*const Coroutine>,
     /// Bytes of their stacks.
-    size: Cell<usize>,
-    count: Cell<u32>,
+    size: Count,
+    count: Count,
 }
 
 impl Parked {
     /// The one that came last, if it has a stack of `size` bytes.
     #[inline(always)]
     pub(super) fn take(&self, size: usize) -> Option<Co> {
-        if self.size.get() != size {
+        if self.size.get() != size as u64 {
             return None;
         }
         self.pop()
@@ -40,7 +41,7 @@ impl Parked {
         // SAFETY: null, or a block that was given to `put` and is nobody's since.
         let co = unsafe { Co::from_c(self.first.get()) }?;
         self.first.set(co.arg.get().cast_const().cast());
-        self.count.set(self.count.get() - 1);
+        self.count.sub(1);
         Some(co)
     }
 
@@ -48,7 +49,7 @@ impl Parked {
     /// they are of another size.
     #[inline(always)]
     pub(super) fn put(&self, co: Co) -> bool {
-        let size = co.stack().size();
+        let size = co.stack().size() as u64;
         let count = self.count.get();
         if count == 0 {
             self.size.set(size);
@@ -60,6 +61,12 @@ impl Parked {
         self.first.set(co.as_ptr());
         self.count.set(count + 1);
         true
+    }
+
+    /// How many there are, and the bytes of their stacks, for any thread.
+    pub(super) fn stacks(&self) -> (u64, u64) {
+        let count = self.count.get();
+        (count, count * self.size.get())
     }
 
     /// Takes them all out.

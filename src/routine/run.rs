@@ -17,7 +17,7 @@ use core::ptr::{NonNull, null, null_mut, without_provenance_mut};
 
 use crate::arch::{self, probe};
 use crate::event;
-use crate::routine::cond::{self, Cond};
+use crate::routine::cond;
 use crate::routine::copy;
 use crate::routine::coroutine::{
     AT_END, Co, Coroutine, IN_FLIGHT, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState,
@@ -32,18 +32,14 @@ use crate::sys::tools;
 /// What says that a program has misused this, and who stands between that and the program: see `sys::caller`.
 pub(crate) static DOORS: &[Function] = &[
     Function(resume_slowly as *const ()),
-    Function(resume_woken as *const ()),
-    Function(step_into as *const ()),
-    Function(adopt as *const ()),
-    Function(refuse as *const ()),
     Function(yield_slowly as *const ()),
-    Function(step_back as *const ()),
+    Function(stays_out as *const ()),
+    Function(refuse as *const ()),
     Function(swap as *const ()),
     Function(super::release_slowly as *const ()),
     Function(super::reset as *const ()),
-    Function(Cond::wait as *const ()),
+    Function(cond::refuse as *const ()),
     Function(cond::free as *const ()),
-    Function(Mutex::lock as *const ()),
     Function(Mutex::lock_on_main as *const ()),
 ];
 
@@ -145,14 +141,7 @@ fn step_into(co: Option<Co>) -> Option<Step> {
             return None;
         }
         if !copy::bring_in(env, co) {
-            env.refused.set(co.as_ptr());
-            if copy::is_taken(env, co) {
-                return refuse(
-                    "co_resume: another thread's coroutine lies on the copy stack of coroutine",
-                    Some(co),
-                );
-            }
-            return None;
+            return stays_out(env, co);
         }
     }
     if fresh {
@@ -166,7 +155,19 @@ fn step_into(co: Option<Co>) -> Option<Step> {
     Some((NonNull::new(from.sp.as_ptr())?, co.sp.get()))
 }
 
-/// Says why a resume does nothing. (Apart: what formats a message keeps a frame.)
+/// `co` could not be brought in: no memory, which was said, or another thread uses its stack.
+#[cold]
+#[inline(never)]
+fn stays_out(env: &Env, co: Co) -> Option<Step> {
+    env.refused.set(co.as_ptr());
+    if copy::is_taken(env, co) {
+        return refuse("co_resume: another thread's coroutine lies on the copy stack of coroutine", Some(co));
+    }
+    None
+}
+
+/// Says why a resume does nothing. (Apart: what formats a message keeps a frame. And a function in `DOORS`
+/// is not inlined where it is called: it is none of the usual ones.)
 #[cold]
 #[inline(never)]
 fn refuse(why: &str, co: Option<Co>) -> Option<Step> {
@@ -201,7 +202,7 @@ fn adopt(co: Co) -> Option<&'static Env> {
     }
     let never_ran = co.c_start.get() == 0 && co.sp.get().is_null();
     if !never_ran {
-        misuse!("co_resume: coroutine {:p} belongs to another thread", co.as_ptr());
+        refuse("co_resume: it belongs to another thread: coroutine", Some(co));
         return None;
     }
     env::adopt(env, co);
@@ -424,6 +425,7 @@ pub(crate) fn swap(from: Co, to: Co) {
         }
         move_exceptions(env, &from, &to);
         env.set_running(&to);
+        env.counts.swaps.bump();
         // SAFETY: suspended, its bytes in place.
         unsafe { go(NonNull::from(&from.sp).cast(), to.sp.get()) };
     } else {

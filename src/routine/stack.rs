@@ -360,6 +360,27 @@ pub(super) unsafe fn put_back(stack: *const StackMem) {
     }
 }
 
+/// How many stacks the slabs have made so far, and their bytes: those in use and those that wait for use.
+pub(super) fn made() -> (u64, u64) {
+    let (mut count, mut bytes) = (0, 0);
+    CENTRAL.lock.with(|| {
+        // SAFETY: the lock is held.
+        let classes = unsafe { &*CENTRAL.classes.get() };
+        classes.each(|link| {
+            // SAFETY: `link` is the first member of a Class, never freed.
+            let class = unsafe { &*link.cast::<Class>() };
+            class.slabs.each(|link| {
+                // SAFETY: `link` is the first member of a live Slab.
+                let slab = unsafe { &*link.cast::<Slab>() };
+                let opened = u64::from(slab.opened.get());
+                count += opened;
+                bytes += opened * class.size.get() as u64;
+            });
+        });
+    });
+    (count, bytes)
+}
+
 /// Gives the memory of free stacks back to the kernel, if `at_least` came back since the last time.
 pub(crate) fn trim(at_least: usize) {
     if IDLE.load(Ordering::Relaxed) < at_least.max(1) {

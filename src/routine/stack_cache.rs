@@ -85,6 +85,14 @@ impl Cache {
         Some(stack)
     }
 
+    /// How many there are, and their bytes.
+    pub(super) fn stacks(&self) -> (u64, u64) {
+        self.0.iter().fold((0, 0), |(count, bytes), line| {
+            let more = u64::from(line.count.get());
+            (count + more, bytes + more * line.size.get() as u64)
+        })
+    }
+
     /// Gives back all but a few; the memory goes back to the kernel with the next [`trim`].
     pub(crate) fn shrink(&self, keep: u32) {
         for line in &self.0 {

@@ -15,7 +15,11 @@ use crate::sys::heap::Zeroed;
 pub(crate) struct ExceptionState {
     caught: Cell<*mut core::ffi::c_void>,
     uncaught: Cell<u32>,
+    /// Padding in the runtime's own. In a control block, where every byte counts: when the last wait began.
+    began: Cell<u32>,
 }
+
+const _: () = assert!(size_of::<ExceptionState>() == 16);
 
 /// Where the processor-specific code finds what it looks at.
 pub(crate) mod at {
@@ -34,7 +38,7 @@ pub(crate) struct Detour(ExceptionState);
 unsafe impl Sync for Detour {}
 
 pub(crate) static DETOUR: Detour =
-    Detour(ExceptionState { caught: Cell::new(null_mut()), uncaught: Cell::new(1) });
+    Detour(ExceptionState { caught: Cell::new(null_mut()), uncaught: Cell::new(1), began: Cell::new(0) });
 
 impl Detour {
     pub(crate) fn state(&self) -> &ExceptionState {
@@ -60,6 +64,17 @@ impl ExceptionState {
         leaving.uncaught.set(self.uncaught.get());
         self.caught.set(entering.caught.replace(null_mut()));
         self.uncaught.set(entering.uncaught.replace(0));
+    }
+
+    /// Notes the tick at which a wait begins, as far as it fits.
+    #[inline(always)]
+    pub(crate) fn set_began(&self, tick: u64) {
+        self.began.set(tick as u32);
+    }
+
+    /// How many ticks before `now` that was: 49 days at most.
+    pub(crate) fn ticks_since(&self, now: u64) -> u32 {
+        (now as u32).wrapping_sub(self.began.get())
     }
 
     /// Forgets what is in flight (the frames that threw are abandoned).

@@ -7,6 +7,12 @@ use crate::sys::errno::Errno;
 
 pub(crate) use crate::arch::{set_thread_slot as set_slot, thread_slot as slot};
 
+/// The kernel's number of the calling thread.
+pub(crate) fn number() -> i32 {
+    // SAFETY: no pointers.
+    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
+}
+
 /// One more than the pthread key, 0 while there is none.
 static KEY: AtomicU32 = AtomicU32::new(0);
 
