@@ -19,12 +19,12 @@ co_stats_t stats(int whose)
 
 co_stats_t mine()
 {
-    return stats(CO_STATS_THREAD);
+    return stats(CO_THIS_THREAD);
 }
 
 co_stats_t all()
 {
-    return stats(CO_STATS_ALL);
+    return stats(CO_ALL_THREADS);
 }
 
 // In a thread of its own all counts begin at zero.
@@ -343,11 +343,11 @@ TEST(Counters, NamesThatAreLookedUpAreCountedWhileTheyAre)
 TEST(Counters, BadArgumentsAreRefusedAndALongerStructIsFilledAsFarAsItIsKnown)
 {
     errno = 0;
-    EXPECT_EQ(co_stats(nullptr, CO_STATS_ALL), -1);
+    EXPECT_EQ(co_stats(nullptr, CO_ALL_THREADS), -1);
     EXPECT_EQ(errno, EINVAL);
     co_stats_t now;
     now.size = sizeof now - 1;
-    EXPECT_EQ(co_stats(&now, CO_STATS_ALL), -1);
+    EXPECT_EQ(co_stats(&now, CO_ALL_THREADS), -1);
     now.size = sizeof now;
     EXPECT_EQ(co_stats(&now, 2), -1);
     EXPECT_EQ(co_stats(&now, -1), -1);
@@ -357,7 +357,7 @@ TEST(Counters, BadArgumentsAreRefusedAndALongerStructIsFilledAsFarAsItIsKnown)
     } longer;
     longer.known.size = sizeof longer;
     longer.more = 4711;
-    EXPECT_EQ(co_stats(&longer.known, CO_STATS_ALL), 0);
+    EXPECT_EQ(co_stats(&longer.known, CO_ALL_THREADS), 0);
     EXPECT_EQ(longer.known.size, sizeof longer.known);
     EXPECT_EQ(longer.more, 4711u);
 }

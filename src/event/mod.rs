@@ -40,10 +40,10 @@ pub(crate) use descriptor::{
 pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, Ran, run_job, set_helpers};
 pub(crate) use reactor::{DOORS, Reactor, free_reactor, new_reactor, run, run_until};
-pub(crate) use registration::{Node, Refused};
+pub(crate) use registration::{Node, Refused, node_at};
 pub(crate) use rouse::{closed, rouse};
 pub(crate) use wait::{
-    begin, begin_one, cancel, deadline_after, drop_left_nodes, end_one, poll, poll_one, suspend,
-    through_the_loop, wake,
+    begin, begin_one, cancel, deadline_after, drop_left_nodes, end_one, first_descriptor, poll, poll_one,
+    suspend, through_the_loop, wake,
 };
-pub(crate) use wheel::Timer;
+pub(crate) use wheel::{EXPIRES, NEVER, Timer};

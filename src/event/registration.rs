@@ -41,6 +41,15 @@ pub(crate) struct Node {
 
 const _: () = assert!(size_of::<Node>() == 32 && offset_of!(Node, link) == 0);
 
+/// Where a node has what it waits for.
+pub(crate) mod node_at {
+    use super::Node;
+    use core::mem::offset_of;
+
+    pub(crate) const FD: usize = offset_of!(Node, fd);
+    pub(crate) const EVENTS: usize = offset_of!(Node, events);
+}
+
 impl Node {
     /// Makes it a node of `co` for `events` of `fd`.
     pub(crate) fn prepare(&self, co: Co, fd: c_int, events: u16) {

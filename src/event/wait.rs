@@ -379,6 +379,16 @@ pub(super) fn node_of<'a>(co: Co, i: usize) -> &'a Node {
     unsafe { &*nodes.wrapping_add(i) }
 }
 
+/// The first of the descriptors that a coroutine of this thread waits for, and the events, if it waits for many.
+pub(crate) fn first_descriptor(co: Co) -> Option<(c_int, u16)> {
+    if co.wait.more.get().is_null() {
+        return None;
+    }
+    let count = co.wait.count.get() as usize;
+    let node = (0..count).map(|i| node_of(co, i)).find(|node| node.link().is_linked())?;
+    Some((node.fd(), node.events.get()))
+}
+
 /// The nodes that a wait left behind whose loop is gone: nobody resumed the coroutine since.
 pub(crate) fn drop_left_nodes(co: Co) {
     if co.wait.kind() != WaitKind::Descriptors {

@@ -56,7 +56,10 @@ const NEAR: usize = 3;
 const TOGETHER: usize = 16;
 
 /// Stands for "not set" in `expires`.
-const NEVER: u64 = u64::MAX;
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// Where a timer has its tick.
+pub(crate) const EXPIRES: usize = core::mem::offset_of!(Timer, expires);
 
 impl Timer {
     /// The tick it was last set for, if it was.

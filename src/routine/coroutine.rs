@@ -184,6 +184,7 @@ const _: () = {
 /// Where the processor-specific code finds what it looks at.
 pub(crate) mod at {
     use super::{Coroutine, Wait};
+    use crate::sys::exceptions;
     use core::mem::offset_of;
 
     pub(crate) const ENV: usize = offset_of!(Coroutine, env);
@@ -199,6 +200,12 @@ pub(crate) mod at {
     /// Two bytes: neither is set in a coroutine that a switch alone can enter.
     pub(crate) const SHARE_AND_PENDING: usize = offset_of!(Coroutine, c_is_share_stack);
     pub(crate) const PENDING: usize = offset_of!(Coroutine, pending);
+
+    pub(crate) const WAIT_KIND: usize = offset_of!(Coroutine, wait) + offset_of!(Wait, kind);
+    pub(crate) const WAIT_COUNT: usize = offset_of!(Coroutine, wait) + offset_of!(Wait, count);
+    pub(crate) const WAIT_MORE: usize = offset_of!(Coroutine, wait) + offset_of!(Wait, more);
+    pub(crate) const BEGAN: usize = offset_of!(Coroutine, exceptions) + exceptions::at::BEGAN;
+    pub(crate) const LAID_DOWN: usize = offset_of!(Coroutine, laid_down);
 
     const _: () = assert!(PENDING == SHARE_AND_PENDING + 1 && SHARE_AND_PENDING.is_multiple_of(2));
 }

@@ -138,6 +138,22 @@ pub(super) fn each(mut visit: impl FnMut(&Env, bool)) {
     }
 }
 
+/// The environment at `place`, if there is one. Environments are locked.
+pub(super) fn if_one<'a>(place: *const Env) -> Option<&'a Env> {
+    let is_it = |list: &List| {
+        let mut at = list.first();
+        while let Some(link) = at {
+            if core::ptr::eq(of_link(link), place) {
+                return true;
+            }
+            at = list.after(link);
+        }
+        false
+    };
+    // SAFETY: environments leave the lists before they go.
+    (is_it(&ENVS.alive) || is_it(&ENVS.ended)).then(|| unsafe { &*place })
+}
+
 /// What ended threads have done. Environments are locked.
 pub(super) fn past() -> &'static Past {
     &ENVS.past
@@ -204,6 +220,17 @@ impl Env {
     pub(crate) fn running(&self) -> &Coroutine {
         // SAFETY: never null after `create`; the running coroutine is alive.
         unsafe { &*self.current.get() }
+    }
+
+    /// As [`running`](Self::running), seen from any thread.
+    pub(super) fn running_seen(&self) -> *const Coroutine {
+        // SAFETY: a word of a live environment, which its own thread may be writing: as it is at some time.
+        unsafe { self.current.as_ptr().read_volatile() }
+    }
+
+    /// The thread's main coroutine.
+    pub(super) fn main(&self) -> &Coroutine {
+        &self.main
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@
 //! | copy | copy stacks |
 //! | overflow | the sentence about a coroutine that ran off its stack |
 //! | cond, mutex | conditions, and the mutex made of one |
+//! | inspect | what a coroutine does, and a walk through all |
 //! | stats | what is counted, of a thread and of all |
 //! | watched | what sanitizers and valgrind are told of switches and stacks |
 //! | extra, environ | specifics, environment variables of a coroutine |
@@ -22,6 +23,7 @@ pub(crate) mod coroutine;
 pub(crate) mod env;
 pub(crate) mod environ;
 pub(crate) mod extra;
+pub(crate) mod inspect;
 pub(crate) mod mutex;
 mod overflow;
 mod parked;

@@ -28,6 +28,7 @@ pub(crate) mod at {
 
     pub(crate) const CAUGHT: usize = offset_of!(ExceptionState, caught);
     pub(crate) const UNCAUGHT: usize = offset_of!(ExceptionState, uncaught);
+    pub(crate) const BEGAN: usize = offset_of!(ExceptionState, began);
 }
 
 /// What the short ways of `arch` look at in a thread whose switches are watched: never empty, so that they leave all to the
@@ -70,11 +71,6 @@ impl ExceptionState {
     #[inline(always)]
     pub(crate) fn set_began(&self, tick: u64) {
         self.began.set(tick as u32);
-    }
-
-    /// How many ticks before `now` that was: 49 days at most.
-    pub(crate) fn ticks_since(&self, now: u64) -> u32 {
-        (now as u32).wrapping_sub(self.began.get())
     }
 
     /// Forgets what is in flight (the frames that threw are abandoned).

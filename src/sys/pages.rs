@@ -139,6 +139,28 @@ unsafe fn madvise_guards(page: *mut u8) -> bool {
     faulted
 }
 
+/// The lowest page of `len` bytes from `at` on (whole pages) that has memory: that was touched, and not given back since.
+pub(crate) fn lowest_present(at: *mut u8, len: usize) -> Option<*mut u8> {
+    const MANY: usize = 128;
+    let errno = Errno::last();
+    let mut present = [0_u8; MANY];
+    let mut found = None;
+    for start in (0..len).step_by(MANY * PAGE) {
+        let part = (len - start).min(MANY * PAGE);
+        let from = at.wrapping_add(start);
+        // SAFETY: writes a byte for each page of the part; pages that are not there give ENOMEM.
+        if unsafe { libc::mincore(from.cast(), part, present.as_mut_ptr().cast()) } != 0 {
+            break;
+        }
+        if let Some(page) = present[..part / PAGE].iter().position(|page| page & 1 != 0) {
+            found = Some(from.wrapping_add(page * PAGE));
+            break;
+        }
+    }
+    errno.set();
+    found
+}
+
 /// Whether `len` bytes (a multiple of eight) at `at` can be read. What is not ours may be asked about; the answer
 /// holds while nobody changes the mapping.
 pub(crate) fn are_readable(at: *const u8, len: usize) -> bool {
