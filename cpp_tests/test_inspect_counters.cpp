@@ -3,6 +3,7 @@
 
 #ifndef COLIB_PEER
 #include "co_inspect.h"
+#include <memory>
 #include <netdb.h>
 
 namespace {
