@@ -96,7 +96,7 @@ fn a_hooked_read_of_a_ready_socket_stays_within_its_instructions() {
 
 #[test]
 fn a_hooked_read_that_waits_stays_within_its_instructions() {
-    at_most(&STATIC, "read-wait", 1424.0);
+    at_most(&STATIC, "read-wait", 1432.0);
 }
 
 #[test]

@@ -97,10 +97,7 @@ impl Seen {
     }
 
     /// The member at `offset`.
-    fn at<T: Copy>(&self, offset: usize) -> T
-    where
-        T: Plain,
-    {
+    fn at<T: Plain>(&self, offset: usize) -> T {
         debug_assert!(offset + size_of::<T>() <= size_of::<Coroutine>());
         let from = self.0.as_ptr().cast::<u8>().wrapping_add(offset).cast::<T>();
         // SAFETY: inside the copy; any bytes are a `T`.
@@ -213,7 +210,7 @@ impl Seen {
 }
 
 /// Types of which any bytes are one.
-trait Plain {}
+trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u16 {}
 impl Plain for u32 {}

@@ -3,7 +3,7 @@
 //! | file | owns |
 //! |---|---|
 //! | coroutine | the control block |
-//! | env | the thread's environment, its life and end |
+//! | env | the thread's environment, its life and end; env/others: all of them |
 //! | run | resume, yield, end |
 //! | stack, stack_cache | private stacks, and those a thread keeps |
 //! | parked | coroutines kept whole for the next co_create |

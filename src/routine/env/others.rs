@@ -1,0 +1,207 @@
+//! All environments: how one thread reaches another's, and what a thread's end and fork do to them.
+//!
+//! Whoever looks at an environment that is not its own holds the lock. It is the first of all that are taken: with it held
+//! those of the loops, the stacks and the pool may be.
+
+use core::mem::offset_of;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use super::{Env, current};
+use crate::event;
+use crate::routine::coroutine::{Co, RELEASE_SOON, RELEASED, WaitState};
+use crate::routine::stats::Past;
+use crate::sys::heap;
+use crate::sys::lock::Lock;
+use crate::sys::thread;
+use crate::util::list::{Link, List};
+use crate::util::pool;
+
+/// Taken by a thread that deals with another thread's environment, and by an ending thread.
+pub(super) static ENVS: Envs =
+    Envs { lock: Lock::for_handlers_too(), alive: List::new(), ended: List::new(), past: Past::new() };
+
+pub(super) struct Envs {
+    pub(super) lock: Lock,
+    /// All whose thread has not ended.
+    pub(super) alive: List,
+    /// The others, which still have coroutines.
+    ended: List,
+    past: Past,
+}
+
+// SAFETY: everything is touched with the lock held.
+unsafe impl Sync for Envs {}
+
+/// Held across fork.
+pub(crate) fn fork_lock() -> &'static Lock {
+    &ENVS.lock
+}
+
+/// Runs `section` while no environment comes, goes, or changes hands.
+pub(crate) fn locked<R>(section: impl FnOnce() -> R) -> R {
+    ENVS.lock.with(section)
+}
+
+/// Visits all environments, with whether their thread is alive. They are locked.
+pub(in crate::routine) fn each(mut visit: impl FnMut(&Env, bool)) {
+    for (list, alive) in [(&ENVS.alive, true), (&ENVS.ended, false)] {
+        list.each(|link| visit(of_link(link), alive));
+    }
+}
+
+/// The environment at `place`, if there is one. Environments are locked.
+pub(in crate::routine) fn if_one<'a>(place: *const Env) -> Option<&'a Env> {
+    let is_it = |list: &List| {
+        let mut at = list.first();
+        while let Some(link) = at {
+            if core::ptr::eq(of_link(link), place) {
+                return true;
+            }
+            at = list.after(link);
+        }
+        false
+    };
+    // SAFETY: environments leave the lists before they go.
+    (is_it(&ENVS.alive) || is_it(&ENVS.ended)).then(|| unsafe { &*place })
+}
+
+/// What ended threads have done. Environments are locked.
+pub(in crate::routine) fn past() -> &'static Past {
+    &ENVS.past
+}
+
+/// The environment of a member of one of the lists, which are locked.
+fn of_link<'a>(link: *const Link) -> &'a Env {
+    let env = link.cast::<u8>().wrapping_sub(offset_of!(Env, in_envs)).cast::<Env>();
+    // SAFETY: environments leave the lists before they go.
+    unsafe { &*env }
+}
+
+/// What a thread may do with a coroutine that belongs to another environment.
+pub(crate) enum Foreign {
+    /// Its thread is there: it has been asked to release the coroutine.
+    HandedOver,
+    /// Its thread has ended, or the coroutine waits for nothing: the caller frees it.
+    Free,
+}
+
+/// Decides who frees `co`, which belongs to another thread, alive or ended.
+///
+/// What its thread may be looking at is left to that thread: a wait, a place on a copy stack, a run.
+pub(crate) fn release_foreign(co: Co) -> Foreign {
+    ENVS.lock.with(|| {
+        // SAFETY: an environment lives as long as its coroutines.
+        let env = unsafe { &*co.env.get() };
+        if !env.alive.load(Ordering::Relaxed) {
+            return Foreign::Free;
+        }
+        if co.is_running() {
+            co.add_pending(RELEASE_SOON);
+            return Foreign::HandedOver;
+        }
+        // It neither wakes nor takes a signal any more, and its thread leaves its stack alone.
+        co.add_pending(RELEASED);
+        if co.wait.state() == WaitState::None && !co.on_copy_stack() {
+            return Foreign::Free;
+        }
+        co.arg.set(env.to_release.get().cast_mut().cast());
+        env.to_release.set(co.as_ptr());
+        env.any_to_release.store(1, Ordering::Relaxed);
+        event::kick(env);
+        Foreign::HandedOver
+    })
+}
+
+/// Runs `work` on another thread's environment if its thread has not ended. `env` may be gone.
+pub(crate) fn with_alive(env: *const Env, work: impl FnOnce(&Env)) {
+    ENVS.lock.with(|| {
+        let mut at = ENVS.alive.first();
+        while let Some(link) = at {
+            let alive = of_link(link);
+            if core::ptr::eq(alive, env) {
+                return work(alive);
+            }
+            at = ENVS.alive.after(link);
+        }
+    });
+}
+
+/// A coroutine of `env` was freed, or adopted, by a thread that is not its owner, and with it so many bytes of
+/// private stack.
+pub(crate) fn count_gone(env: *const Env, bytes: usize) {
+    let last = ENVS.lock.with(|| {
+        // SAFETY: an environment lives as long as its coroutines, and this one still counts.
+        let env = unsafe { &*env };
+        env.counts.held.drop_elsewhere(bytes);
+        if env.alive.load(Ordering::Relaxed) {
+            env.gone.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        let last = env.gone.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last {
+            env.in_envs.unlink();
+        }
+        last
+    });
+    if last && let Some(env) = NonNull::new(env.cast_mut()) {
+        // SAFETY: its thread has ended and it has no coroutine left.
+        unsafe { heap::free(env) };
+    }
+}
+
+/// `co`, which never ran, belongs to the calling thread's environment from now on.
+pub(crate) fn adopt(env: &Env, co: Co) {
+    let bytes = co.private_bytes();
+    env.counts.made.bump();
+    env.counts.adopted.bump();
+    env.counts.held.take(bytes);
+    let old = ENVS.lock.with(|| {
+        let old = co.env.get();
+        // SAFETY: the block's first word.
+        unsafe { pool::publish(co.block(), (&raw const *env).cast_mut().cast()) };
+        old
+    });
+    count_gone(old, bytes);
+}
+
+/// A coroutine was made for `env` by another thread, with so many bytes of private stack.
+pub(crate) fn count_foreign_new(env: &Env, bytes: usize) {
+    ENVS.lock.with(|| {
+        env.gone.fetch_sub(1, Ordering::Relaxed);
+        env.counts.made_elsewhere.bump();
+        env.counts.held.take_elsewhere(bytes);
+    });
+}
+
+impl Env {
+    /// The thread has ended: how many coroutines it leaves. Environments are locked.
+    pub(super) fn end(&self) -> isize {
+        ENVS.past.keep(self);
+        let left = self.live() as isize;
+        self.alive.store(false, Ordering::Relaxed);
+        self.gone.store(left, Ordering::Relaxed);
+        self.in_envs.unlink();
+        if left != 0 {
+            // SAFETY: in no list; it leaves this one when its last coroutine goes, and it with it.
+            unsafe { ENVS.ended.push_back(&self.in_envs) };
+        }
+        left
+    }
+}
+
+/// A child of fork has only the forking thread: the other environments have ended.
+pub(crate) fn after_fork_in_child() {
+    let mine = current();
+    event::after_fork(mine);
+    if let Some(env) = mine {
+        env.thread.set(thread::number());
+    }
+    // The threads of the others do not exist here: their coroutines can be released.
+    ENVS.alive.each(|link| {
+        let env = of_link(link);
+        if !mine.is_some_and(|mine| core::ptr::eq(mine, env)) {
+            env.end();
+        }
+    });
+}
