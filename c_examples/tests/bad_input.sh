@@ -1,5 +1,5 @@
 # Bad input: each time a message on standard error that tells what was wrong and how to call the program, and status 1.
-# Arguments: CASE ECHOSVR ECHOCLI HTTPSVR POLL COND COPYSTACK SPECIFIC SPECIFIC_C SETENV THREAD CLOSURE
+# Arguments: CASE ECHOSVR ECHOCLI HTTPSVR POLL COND COPYSTACK SPECIFIC SPECIFIC_C SETENV THREAD CLOSURE INSPECT
 source "${BASH_SOURCE%/*}/lib.sh"
 
 # refuses MESSAGE COMMAND...
@@ -92,7 +92,7 @@ test_thread_tells_what_is_wrong() {
 
 test_programs_without_arguments_refuse_them() {
     local program
-    for program in "$6" "$7" "$8" "$9" "${11}"; do
+    for program in "$6" "$7" "$8" "$9" "${11}" "${12}"; do
         refuses "unexpected argument 'x'" "$program" x
     done
 }

@@ -1,5 +1,5 @@
 # The examples that need no network: their whole output.
-# Arguments: CASE COND COPYSTACK SPECIFIC SPECIFIC_C SETENV THREAD CLOSURE
+# Arguments: CASE COND COPYSTACK SPECIFIC SPECIFIC_C SETENV THREAD CLOSURE INSPECT
 source "${BASH_SOURCE%/*}/lib.sh"
 
 # expect_output WANTED COMMAND...: exactly that, and status 0
@@ -85,6 +85,24 @@ closure 0 adds 0 to 100
 closure 1 adds 10 to 100
 closure 2 adds 20 to 110
 order: 0 1 2, total 130' "$7"
+}
+
+test_inspect_shows_what_every_coroutine_does() {
+    local output n='[0-9]+' ms='[0-9]+ +'
+    output=$(timeout 20 "$8") || fail "status $?: $output"
+    expect "first line" "${output%%$'\n'*}" 'NAME      STATE      WAITS FOR             WAITED ms  LEFT ms  STACK  MOST    OF'
+    expect "lines" "$(wc -l <<<"$output")" 11
+    expect_match "reader" "$output" $'\n'"reader +waiting +descriptor $n \\(read\\) +$ms(2[0-9]{4}|30000) +$n +$n +128K"
+    expect_match "sleeper" "$output" $'\n'"sleeper +waiting +time +$ms$n +$n +$n +128K"
+    expect_match "chooser" "$output" $'\n'"chooser +waiting +2 descriptors +$ms- +$n +$n +128K"
+    expect_match "consumer" "$output" $'\n'"consumer +waiting +condition +$ms- +$n +$n +128K"
+    expect_match "lazy" "$output" $'\n'"lazy +suspended +- +0 +- +$n +$n +128K"
+    expect_match "parent" "$output" $'\n'"parent +resuming +- +0 +- +$n +$n +128K"
+    expect_match "status" "$output" $'\n'"status +running +- +0 +- +$n +- +128K"
+    expect_match "done" "$output" $'\n'"done +ended +- +0 +- +0 +$n +128K"
+    expect_match "new" "$output" $'\n'"new +new +- +0 +- +0 +$n +128K"
+    expect_match "counters" "${output##*$'\n'}" \
+        "^9 coroutines live of 9 created, 9 stacks in use, 18 switches, 5 waits, 1 woken, 2 timers, $n epoll_wait\$"
 }
 
 run_case "$@"
