@@ -56,6 +56,7 @@ stCoRoutine_t *ended = nullptr;
 stCoRoutine_t *taken = nullptr;
 stCoRoutine_t *foreign = nullptr;
 stCoEpoll_t *foreign_loop = nullptr;
+stCoCond_t *foreign_condition = nullptr;
 stCoCond_t *condition = nullptr;
 
 MISUSE(resume_null, co_resume(nullptr))
@@ -77,11 +78,30 @@ MISUSE(swap_null, co_swap(nullptr, nullptr))
 MISUSE(swap_main, co_swap(co_self(), co_self()))
 MISUSE(bad_hooks, co_set_hooks("nonsense"))
 
+clsCoMutex *mutex = nullptr;
+MISUSE(lock_on_main, mutex->CoLock())
 MISUSE(resume_taken, co_resume(taken))
 MISUSE(resume_foreign, co_resume(foreign))
 MISUSE(reset_foreign, co_reset(foreign))
 
+MISUSE(eventloop_foreign, co_eventloop(foreign_loop, nullptr, nullptr))
+MISUSE(setspecific_beyond, co_setspecific(1024, &messages))
+MISUSE(yield_any_on_main, co_yield(nullptr))
+
 // (A coroutine's: on the main one co_poll is the plain poll.)
+__attribute__((noinline)) static void poll_inner_foreign()
+{
+    struct pollfd none = {-1, 0, 0};
+    co_poll_inner(foreign_loop, &none, 1, 1, poll);
+    __asm__ volatile("");
+}
+
+__attribute__((noinline)) static void free_a_condition_of_others()
+{
+    co_cond_free(foreign_condition);
+    __asm__ volatile("");
+}
+
 __attribute__((noinline)) static void poll_foreign()
 {
     struct pollfd none = {-1, 0, 0};
@@ -115,6 +135,11 @@ const struct {
     {"resume_foreign", resume_foreign},
     {"reset_foreign", reset_foreign},
     {"poll_foreign", poll_foreign},
+    {"poll_inner_foreign", poll_inner_foreign},
+    {"eventloop_foreign", eventloop_foreign},
+    {"setspecific_beyond", setspecific_beyond},
+    {"yield_any_on_main", yield_any_on_main},
+    {"free_a_condition_of_others", free_a_condition_of_others},
 };
 
 // The address behind "called from", and what the message says it is.
@@ -166,6 +191,9 @@ TEST(Messages, AWordAboutMisuseEndsWithTheAddressOfTheFunctionThatMisused)
     support::Pipe begun, over;
     std::thread other([&] {
         support::Co waits([] { co_yield_ct(); }), lies([] { co_yield_ct(); }, &copy);
+        foreign_condition = co_cond_alloc();
+        support::Co waits_too([] { co_cond_timedwait(foreign_condition, -1); });
+        waits_too.resume();
         waits.resume();
         lies.resume();
         foreign = waits.get();
@@ -180,9 +208,10 @@ TEST(Messages, AWordAboutMisuseEndsWithTheAddressOfTheFunctionThatMisused)
         for (const auto &misuse : MISUSES) {
             SCOPED_TRACE(misuse.name);
             messages.clear();
-            if (misuse.function == poll_foreign) {
-                support::Co polls(poll_foreign);
-                polls.resume();
+            if (misuse.function == poll_foreign || misuse.function == poll_inner_foreign ||
+                misuse.function == setspecific_beyond) {
+                support::Co in_a_coroutine(misuse.function);
+                in_a_coroutine.resume();
             } else {
                 misuse.function();
             }
@@ -218,6 +247,65 @@ TEST(Messages, TheAddressIsRightInACoroutineOnASmallCopyStackAndInTheLoopsCallba
         nullptr);
     ASSERT_EQ(messages.size(), 1u);
     expect_called_from(release_main, messages[0].second);
+}
+
+TEST(Messages, TheAddressIsRightForAMemberOfAClass)
+{
+    clsCoMutex free_soon;
+    mutex = &free_soon;
+    support::Co holds([&] {
+        free_soon.CoLock();
+        support::poll_one(-1, 1);
+        free_soon.CoUnLock();
+    });
+    holds.resume();
+    Listens here;
+    lock_on_main();
+    free_soon.CoUnLock();
+    ASSERT_EQ(messages.size(), 1u);
+    expect_called_from(lock_on_main, messages[0].second);
+}
+
+// Who resumes is the loop: the program's function is the one that runs that.
+__attribute__((noinline)) static void run_loop(long long *until)
+{
+    co_eventloop(
+        co_get_epoll_ct(),
+        [](void *until) -> int { return messages.empty() && support::now_ms() < *static_cast<long long *>(until) ? 0 : -1; },
+        until);
+    __asm__ volatile("");
+}
+
+TEST(Messages, WhatGoesWrongInTheLoopIsSaidOfWhoRunsIt)
+{
+    stShareStack_t *stacks = co_alloc_sharestack(1, 64 * 1024);
+    const stCoRoutineAttr_t copy = support::attr(0, stacks);
+    support::Co waits([] { support::poll_one(-1, 1); }, &copy);
+    waits.resume();
+    support::Co moves([] {}, &copy);
+    moves.resume(); // waits' bytes are moved out, and its stack is free
+    support::Pipe begun, over;
+    std::thread other([&] {
+        support::Co lies([] { co_yield_ct(); }, &copy);
+        lies.resume();
+        begun.put();
+        char byte;
+        if (read(over.rd, &byte, 1) != 1) {
+            std::abort();
+        }
+    });
+    char byte;
+    ASSERT_EQ(read(begun.rd, &byte, 1), 1);
+    Listens here;
+    long long until = support::now_ms() + 20000;
+    run_loop(&until);
+    ASSERT_GE(messages.size(), 1u);
+    EXPECT_NE(messages[0].second.find("another thread's coroutine lies on the copy stack"), std::string::npos);
+    const Called called = called_from(messages[0].second);
+    EXPECT_EQ(function_at(called.address), reinterpret_cast<void *>(run_loop)) << messages[0].second;
+    over.put();
+    other.join();
+    ASSERT_TRUE(support::loop_until([&] { return waits.ended(); }));
 }
 
 TEST(Messages, AMessageOnAStackThatIsNearlyFullHarmsNothing)

@@ -17,7 +17,7 @@ use core::ptr::{NonNull, null, null_mut, without_provenance_mut};
 
 use crate::arch::{self, probe};
 use crate::event;
-use crate::routine::cond;
+use crate::routine::cond::{self, Cond};
 use crate::routine::copy;
 use crate::routine::coroutine::{
     AT_END, Co, Coroutine, IN_FLIGHT, RELEASE_SOON, RELEASED, RESET_AT_END, WaitState,
@@ -32,13 +32,16 @@ use crate::sys::tools;
 /// What says that a program has misused this, and who stands between that and the program: see `sys::caller`.
 pub(crate) static DOORS: &[Function] = &[
     Function(resume_slowly as *const ()),
+    Function(step_into as *const ()),
     Function(yield_slowly as *const ()),
+    Function(step_back as *const ()),
     Function(stays_out as *const ()),
     Function(refuse as *const ()),
     Function(swap as *const ()),
     Function(super::release_slowly as *const ()),
     Function(super::reset as *const ()),
     Function(cond::refuse as *const ()),
+    Function(Cond::wait as *const ()),
     Function(cond::free as *const ()),
     Function(Mutex::lock_on_main as *const ()),
 ];
