@@ -13,6 +13,8 @@
 #   make bench-docs  make bench, and rewrites what docs/PERFORMANCE.md says of it
 #   make bench-profile  where an echo server's time goes, beside one on raw epoll
 #   make lint        formatting and clippy
+#   make fuzz        new inputs for the fuzzer's targets: SECONDS=60 for each, TARGET=name for one (docs/TESTING.md)
+#   make coverage    which lines of src/ the tests reach: a table, and build/coverage/never-reached.txt
 #
 # CC, CXX, CFLAGS, CXXFLAGS, LDFLAGS, CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET, PREFIX, LIBDIR,
 # INCLUDEDIR and DESTDIR are honoured.
@@ -58,8 +60,8 @@ CXX_EXAMPLES := $(patsubst c_examples/%.cpp,%,$(wildcard c_examples/*.cpp))
 EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
 EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
 
-.PHONY: all lib examples headers docs-table deps test test-memcheck test-helgrind test-address test-thread run install uninstall clean fmt-check lint cargo-build \
-	bench bench-docs bench-profile million ten-million
+.PHONY: all lib examples headers docs-table deps test test-memcheck test-helgrind test-address test-thread run install uninstall clean \
+	fmt-check lint cargo-build bench bench-docs bench-profile million ten-million fuzz coverage
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -134,6 +136,15 @@ bench-profile: lib
 
 million ten-million: lib
 	@$(MAKE) --no-print-directory -C bench/scale $@
+
+SECONDS ?= 60
+fuzz:
+	@CARGO='$(CARGO)' scripts/install-deps.sh build
+	@CARGO='$(CARGO)' BUILD_DIR='$(BUILD_DIR)' scripts/fuzz.sh '$(SECONDS)' $(TARGET)
+
+coverage: deps
+	@CARGO='$(CARGO)' scripts/install-deps.sh coverage
+	@CARGO='$(CARGO)' CMAKE='$(CMAKE)' BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/coverage.sh
 
 fmt-check:
 	$(RUN_CARGO) fmt --check

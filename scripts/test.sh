@@ -49,6 +49,8 @@ else
     skip "lints: clippy is not installed"
 fi
 
+step "fuzzing, a short run (scripts/fuzz.sh)" env CARGO="$cargo" BUILD_DIR="$build" scripts/fuzz.sh short
+
 configure() {
     CARGO=$cargo "$cmake" -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DCOLIB_BUILD_TESTS=ON -DCOLIB_BUILD_EXAMPLES=ON \
         -DCOLIB_CARGO_TARGET_DIR="$target"

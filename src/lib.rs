@@ -15,6 +15,9 @@ mod arch;
 mod sys;
 mod util;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+
 /// The table of hooks, for the documentation's test.
 #[doc(hidden)]
 pub use hook::choice::{ENTRIES as HOOKS, Entry as HookEntry, Set as HookSet};

@@ -46,4 +46,6 @@ pub(crate) use wait::{
     begin, begin_one, cancel, deadline_after, drop_left_nodes, end_one, first_descriptor, poll, poll_one,
     suspend, through_the_loop, wake,
 };
+#[cfg(any(test, fuzzing))]
+pub(crate) use wheel::Wheel;
 pub(crate) use wheel::{EXPIRES, NEVER, Timer};

@@ -217,3 +217,7 @@ impl core::fmt::Display for Meaningless<'_> {
         write!(f, "\"{}\" {why} (docs/HOOKS.md has the words)", self.0.escape_ascii())
     }
 }
+
+#[cfg(any(test, fuzzing))]
+#[path = "../fuzzing/choice.rs"]
+pub(crate) mod fuzzing;

@@ -53,6 +53,10 @@ mod until;
 mod vector;
 mod whole;
 
+#[cfg(any(test, fuzzing))]
+#[path = "../fuzzing/descriptors.rs"]
+pub(crate) mod fuzz_descriptors;
+
 pub(crate) use fd_table::{fork_lock, hand_over, set_timeouts};
 pub(crate) use socket::accept_recorded;
 

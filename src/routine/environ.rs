@@ -161,3 +161,21 @@ pub(super) fn drop_of(extra: &Extra) {
     // SAFETY: from `values`, used no more.
     unsafe { heap::free(values) };
 }
+
+/// Forgets the list, for a test that needs another one. No coroutine has values.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn forget_names() {
+    let Some(list) = NonNull::new(NAMES.swap(null_mut(), Ordering::AcqRel)) else { return };
+    // SAFETY: taken out above; no other thread of the test's looks.
+    let Names { count, names } = unsafe { list.read() };
+    for i in 0..count {
+        // SAFETY: `count` names.
+        let name = unsafe { *names.wrapping_add(i) };
+        // SAFETY: from strdup.
+        unsafe { libc::free(name.cast()) };
+    }
+    // SAFETY: from `alloc_array`.
+    unsafe { libc::free(names.cast()) };
+    // SAFETY: from `alloc`.
+    unsafe { heap::free(list) };
+}
