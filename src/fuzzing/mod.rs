@@ -17,6 +17,7 @@
 #![expect(missing_docs, reason = "not a part of the library")]
 
 pub(crate) mod bytes;
+mod calls;
 mod environ;
 mod objects;
 mod wheel;
@@ -33,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     ("environ", environ::play),
     ("choice", choice::play),
     ("objects", objects::play),
+    ("calls", calls::play),
 ];
 
 /// Plays an input of the target of this name.

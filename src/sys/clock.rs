@@ -12,6 +12,10 @@ impl Nanos {
     /// Now (about 23 ns: the vDSO).
     #[inline]
     pub(crate) fn now() -> Self {
+        #[cfg(any(test, fuzzing))]
+        if let Some(now) = stopped::at() {
+            return now;
+        }
         let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: writes the timespec; CLOCK_MONOTONIC always exists.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut ts) };
@@ -44,4 +48,24 @@ pub(crate) fn until(clock: libc::clockid_t, time: &libc::timespec) -> Option<u64
     let sec = time.tv_sec.checked_sub(now.tv_sec)?;
     let nanos = i128::from(sec) * 1_000_000_000 + i128::from(time.tv_nsec - now.tv_nsec);
     if nanos <= 0 { None } else { Some(u64::try_from(nanos).unwrap_or(u64::MAX)) }
+}
+
+/// A clock that stands still for the calling thread and goes on when a test says so.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod stopped {
+    use super::{NANOS_PER_MS, Nanos};
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static AT: Cell<Option<Nanos>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn at() -> Option<Nanos> {
+        AT.get()
+    }
+
+    /// From now on it says `tick`.
+    pub(crate) fn set(tick: u64) {
+        AT.set(Some(Nanos(tick * NANOS_PER_MS)));
+    }
 }
