@@ -241,7 +241,9 @@ impl Game {
         self.model.borrow_mut().signal(cond, all);
         let at = self.conds.borrow()[cond];
         // SAFETY: allocated and not freed.
-        let result = unsafe { if all { co_cond_broadcast(at) } else { co_cond_signal(at) } };
+        let signal = if all { co_cond_broadcast } else { co_cond_signal };
+        // SAFETY: as above.
+        let result = unsafe { signal(at) };
         assert_eq!(result, 0);
     }
 
