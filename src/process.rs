@@ -65,8 +65,16 @@ unsafe extern "C" fn after_fork_in_child() {
 }
 
 /// Where the program comes in.
-static DOORS: [&[caller::Function]; 5] =
-    [capi::cxx::FUNCTIONS, capi::co_routine::DOORS, routine::run::DOORS, event::DOORS, hook::choice::DOORS];
+static DOORS: caller::Knowledge = caller::Knowledge {
+    doors: [
+        capi::cxx::FUNCTIONS,
+        capi::co_routine::DOORS,
+        routine::run::DOORS,
+        event::DOORS,
+        hook::choice::DOORS,
+    ],
+    stack_left: routine::inspect::stack_left,
+};
 
 /// Runs when the library is loaded, before main.
 extern "C" fn load() {

@@ -239,6 +239,13 @@ fn of_mine(env: &Env, co: Co, now: u64) -> Info {
     info
 }
 
+/// Bytes that are left of the stack that the calling function runs on, if it is a coroutine's.
+pub(crate) fn stack_left() -> usize {
+    let here = 0_u8;
+    let co = env::current().map(|env| env.running()).filter(|co| !co.is_main());
+    co.map_or(usize::MAX, |co| (&raw const here).addr().saturating_sub(co.ss_sp.get().addr()))
+}
+
 /// The most of its stack that was in use since the stack's pages were last given back, whoever had it.
 fn most_used(co: Co) -> usize {
     let (bottom, size) = (co.ss_sp.get(), co.ss_size.get());

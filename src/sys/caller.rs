@@ -23,22 +23,30 @@ pub(crate) struct Function(pub(crate) *const ());
 // SAFETY: an address, which nobody writes to.
 unsafe impl Sync for Function {}
 
-/// Lists of functions.
-type Lists = [&'static [Function]; 5];
+/// What only the library's upper parts know.
+pub(crate) struct Knowledge {
+    /// The functions that the program calls, those that say it has misused them, and those of ours in between. (A function may
+    /// be left by a jump to another: then only that one has a frame.)
+    pub(crate) doors: [&'static [Function]; 5],
+    /// Bytes of stack below the calling function that are there to use.
+    pub(crate) stack_left: fn() -> usize,
+}
 
-/// The functions that the program calls, those that say it has misused them, and those of ours in between. (A function may
-/// be left by a jump to another: then only that one has a frame.)
-static DOORS: AtomicPtr<Lists> = AtomicPtr::new(null_mut());
+static KNOWLEDGE: AtomicPtr<Knowledge> = AtomicPtr::new(null_mut());
 
 /// Called once, when the library is loaded.
-pub(crate) fn know(doors: &'static Lists) {
-    DOORS.store((&raw const *doors).cast_mut(), Ordering::Release);
+pub(crate) fn know(knowledge: &'static Knowledge) {
+    KNOWLEDGE.store((&raw const *knowledge).cast_mut(), Ordering::Release);
+}
+
+fn knowledge() -> Option<&'static Knowledge> {
+    // SAFETY: null, or the static object that `know` was given.
+    unsafe { KNOWLEDGE.load(Ordering::Acquire).as_ref() }
 }
 
 fn is_door(function: *const c_void) -> bool {
-    // SAFETY: null, or the static lists that `know` was given.
-    let lists = unsafe { DOORS.load(Ordering::Acquire).as_ref() };
-    lists.into_iter().flatten().copied().flatten().any(|door| core::ptr::eq(door.0, function.cast()))
+    let lists = knowledge().map_or(&[][..], |known| &known.doors[..]);
+    lists.iter().copied().flatten().any(|door| core::ptr::eq(door.0, function.cast()))
 }
 
 /// A part of the process: the program or a shared library.
@@ -131,6 +139,9 @@ unsafe extern "C" {
 const GO_ON: c_int = 0;
 const ENOUGH: c_int = 5;
 
+/// A walk takes some 2.5 KiB of stack; where there is not much more, it is better left alone.
+const ENOUGH_STACK: usize = 6 * 1024;
+
 /// A walk gives up after so many frames of ours.
 const DEEPEST: u32 = 64;
 
@@ -176,6 +187,9 @@ unsafe extern "C" fn step(context: *mut c_void, walk: *mut c_void) -> c_int {
 #[cold]
 #[inline(never)]
 pub(crate) fn find() -> Option<Caller> {
+    if (knowledge()?.stack_left)() < ENOUGH_STACK {
+        return None;
+    }
     let here = find as fn() -> Option<Caller> as *const ();
     let walk = Walk {
         ours: module_of(here.addr()).filter(Module::is_ours_alone),
