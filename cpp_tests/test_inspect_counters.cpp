@@ -290,21 +290,30 @@ TEST(Counters, TheSumIsReadWhileOtherThreadsRun)
 
 TEST(Counters, AChildOfForkGoesOnWithTheCountsButWithoutTheOtherThreads)
 {
-    support::Pipe begun, over;
-    std::thread other([&] {
-        support::Co waits([] { support::poll_one(-1, 60000); });
-        waits.resume();
-        begun.put();
-        char byte;
-        if (read(over.rd, &byte, 1) != 1) {
-            std::abort();
-        }
-    });
+    struct Pipes {
+        support::Pipe begun, over;
+    } pipes;
+    pthread_t other; // (No std::thread: what that allocates would be lost in the child.)
+    ASSERT_EQ(pthread_create(
+                  &other, nullptr,
+                  [](void *p) -> void * {
+                      Pipes *pipes = static_cast<Pipes *>(p);
+                      support::Co waits([] { support::poll_one(-1, 60000); });
+                      waits.resume();
+                      pipes->begun.put();
+                      char byte;
+                      if (read(pipes->over.rd, &byte, 1) != 1) {
+                          std::abort();
+                      }
+                      return nullptr;
+                  },
+                  &pipes),
+              0);
     char byte;
-    ASSERT_EQ(read(begun.rd, &byte, 1), 1);
+    ASSERT_EQ(read(pipes.begun.rd, &byte, 1), 1);
     support::Co here([] {});
     const co_stats_t before = all();
-    EXPECT_EQ(support::in_child([&] {
+    const int status = support::in_child([&] {
         const co_stats_t now = all();
         EXPECT_EQ(now.threads, 1u);
         EXPECT_EQ(now.coroutines_created, before.coroutines_created);
@@ -313,10 +322,10 @@ TEST(Counters, AChildOfForkGoesOnWithTheCountsButWithoutTheOtherThreads)
         EXPECT_EQ(now.switches, before.switches);
         EXPECT_EQ(now.timers, before.timers - 1);
         return ::testing::Test::HasFailure() ? 1 : 0;
-    }),
-              0);
-    over.put();
-    other.join();
+    });
+    EXPECT_EQ(status, 0);
+    pipes.over.put();
+    pthread_join(other, nullptr);
 }
 
 TEST(Counters, NamesThatAreLookedUpAreCountedWhileTheyAre)
