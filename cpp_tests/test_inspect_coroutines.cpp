@@ -243,14 +243,14 @@ TEST(Info, TheMarkOfAStackIsTheDeepestByteThatWasUsed)
         co.resume();
         co_info_t info = info_of(co.get());
         EXPECT_GE(info.stack_most, depth);
-        EXPECT_LE(info.stack_most, depth + 3000);
+        EXPECT_LE(info.stack_most, depth + 8192);
         EXPECT_GT(info.stack_used, 0u);
         EXPECT_LT(info.stack_used, 3000u);
         EXPECT_EQ(info.stack_size, 256u * 1024);
         co.resume();
         info = info_of(co.get());
         EXPECT_GE(info.stack_most, 2 * depth);
-        EXPECT_LE(info.stack_most, 2 * depth + 3000);
+        EXPECT_LE(info.stack_most, 2 * depth + 8192);
     });
 }
 

@@ -258,7 +258,7 @@ TEST(Counters, AThreadThatEndedLeavesItsCountsAndWhatItDidNotRelease)
 TEST(Counters, TheSumIsReadWhileOtherThreadsRun)
 {
     const co_stats_t before = all();
-    constexpr int THREADS = 4, ROUNDS = 20000;
+    constexpr int THREADS = 4, ROUNDS = 5000;
     std::vector<std::thread> threads;
     for (int i = 0; i < THREADS; ++i) {
         threads.emplace_back([] {

@@ -50,10 +50,15 @@ test_hook_descriptors Fcntl.passes_on_pointer_arguments_* valgrind does not know
 test_hook_descriptors Setsockopt.with_a_bad_pointer_reports_efault passes bad pointers on purpose
 test_hook_epoll EpollWait.blocks_as_before_*:EpollWait.with_bad_arguments_* valgrind does not know epoll_pwait2
 test_hook_select *bad_argument* passes bad pointers on purpose
-test_inspect_coroutines Info.TheMarkOfAStack* where valgrind runs the program the mark is told to a page
-test_inspect_messages *NearlyFull* where valgrind runs the program the mark of a stack is told to a page
 test_inspect_messages *TheEnvironment* runs itself by another name, as which valgrind runs nothing
 test_hook_ppoll Ppoll.with_bad_arguments_* valgrind reads all of two thousand million entries
+END
+        ;;&
+    helgrind)
+        cat <<'END'
+test_inspect_counters *TheSumIsRead*:*AChildOfFork* looks at what other threads are counting, on purpose
+test_inspect_coroutines *AnotherThreads*:*OverAllThreads*:*GoesOnWhile* looks at other threads' coroutines as they run, on purpose
+test_inspect_messages *AWordAbout*:*WhatGoesWrong* misuses other threads' coroutines
 END
         ;;
     address | thread)

@@ -22,7 +22,7 @@ const KEEP: u64 = 32;
 pub(crate) struct Parked {
     first: Cell<*const Coroutine>,
     /// Bytes of their stacks.
-    size: Count,
+    size: Cell<u64>,
     count: Count,
 }
 
@@ -66,7 +66,8 @@ impl Parked {
     /// How many there are, and the bytes of their stacks, for any thread.
     pub(super) fn stacks(&self) -> (u64, u64) {
         let count = self.count.get();
-        (count, count * self.size.get())
+        // SAFETY: our own word, which the thread itself may be writing: as it is at some time.
+        (count, count * unsafe { self.size.as_ptr().read_volatile() })
     }
 
     /// Takes them all out.
