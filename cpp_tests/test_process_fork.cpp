@@ -18,8 +18,9 @@ namespace {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-// Everything of the library once, in a process that has just been forked.
-[[maybe_unused]] bool all_works()
+// Everything of the library once, in a process that has just been forked. Lookups are left out where other threads were in
+// one: the C library's own locks are then held for ever in the child, as docs/HOOKS.md says.
+[[maybe_unused]] bool all_works(bool lookups)
 {
     static stShareStack_t *share = co_alloc_sharestack(1, 128 * 1024);
     const stCoRoutineAttr_t copy = attr(0, share);
@@ -31,7 +32,7 @@ namespace {
     const auto looks_up = [&] {
         co_enable_hook_sys();
         addrinfo *found = nullptr;
-        done += getaddrinfo("localhost", nullptr, nullptr, &found) == 0;
+        done += !lookups || getaddrinfo("localhost", nullptr, nullptr, &found) == 0;
         if (found != nullptr) {
             freeaddrinfo(found);
         }
@@ -118,7 +119,7 @@ MENDED(ProcessFork, WhileOtherThreadsWorkGivesAChildInWhichAllWorks)
     for (const bool lookups : {false, true}) {
         const Bustle bustle(lookups);
         for (int i = 0; i < 40; ++i) {
-            ASSERT_EQ(in_child([] { return all_works() ? 0 : 1; }, 30), 0) << i << ", lookups " << lookups;
+            ASSERT_EQ(in_child([&] { return all_works(!lookups) ? 0 : 1; }, 30), 0) << i << ", lookups " << lookups;
         }
     }
 }
@@ -133,7 +134,7 @@ MENDED(ProcessFork, FromACoroutineWhileOtherThreadsWorkGivesAChildInWhichAllWork
         Co forks(
             [&] {
                 for (int i = 0; i < 15; ++i) {
-                    good += in_child([] { return all_works() ? 0 : 1; }, 30) == 0;
+                    good += in_child([] { return all_works(false) ? 0 : 1; }, 30) == 0;
                     poll_one(-1, 1);
                 }
             },
@@ -174,7 +175,7 @@ MENDED(ProcessFork, AChildReleasesTheCoroutinesOfThreadsThatItDoesNotHave)
                       co_release(co);
                   }
                   co_cond_signal(cond);
-                  return all_works() ? 0 : 1;
+                  return all_works(true) ? 0 : 1;
               }),
               0);
     stop = true;
