@@ -12,6 +12,8 @@
 #   make million     a million TCP connections; make ten-million: as many suspended coroutines
 #   make bench-docs  make bench, and rewrites what docs/PERFORMANCE.md says of it
 #   make bench-profile  where an echo server's time goes, beside one on raw epoll
+#   make soak        everything at random, checked by a model; MINUTES=10, SEED= (a random one), THREADS=3, SHARED=1
+#                    for the shared library
 #   make lint        formatting and clippy
 #   make fuzz        new inputs for the fuzzer's targets: SECONDS=60 for each, TARGET=name for one (docs/TESTING.md)
 #   make coverage    which lines of src/ the tests reach: a table, and build/coverage/never-reached.txt
@@ -61,7 +63,7 @@ EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
 EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
 
 .PHONY: all lib examples headers docs-table deps test test-memcheck test-helgrind test-address test-thread run install uninstall clean \
-	fmt-check lint cargo-build bench bench-docs bench-profile million ten-million fuzz coverage
+	fmt-check lint cargo-build bench bench-docs bench-profile million ten-million fuzz coverage soak
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -145,6 +147,13 @@ fuzz:
 coverage: deps
 	@CARGO='$(CARGO)' scripts/install-deps.sh coverage
 	@CARGO='$(CARGO)' CMAKE='$(CMAKE)' BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/coverage.sh
+
+MINUTES ?= 10
+THREADS ?= 3
+
+soak: lib
+	@$(MAKE) --no-print-directory -C soak OUT='$(abspath $(BUILD_DIR))/soak'
+	$(BUILD_DIR)/soak/soak_$(if $(SHARED),shared,static) -m $(MINUTES) -t $(THREADS) $(if $(SEED),-s $(SEED))
 
 fmt-check:
 	$(RUN_CARGO) fmt --check
