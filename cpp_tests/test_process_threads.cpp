@@ -205,3 +205,70 @@ MENDED(ProcessThreads, ThatEndWhileOthersReleaseTheirCoroutinesLeaveNothing)
               }),
               0);
 }
+
+// The release comes at any moment of the last steps before a wait: however that ends, nobody waits any more.
+MENDED(ProcessThreads, ThatReleaseACoroutineJustAsItBeginsToWaitTakeItOffItsWait)
+{
+    static std::atomic<int> messages;
+    messages = 0;
+    co_set_log_handler([](const char *) { ++messages; });
+    std::atomic<stCoRoutine_t *> victim{nullptr};
+    std::atomic<bool> stop{false};
+    std::atomic<int> released{0};
+    std::thread releases([&] {
+        while (!stop) {
+            if (stCoRoutine_t *co = victim.exchange(nullptr)) {
+                co_release(co);
+                ++released;
+            }
+        }
+    });
+    struct Wait {
+        std::atomic<stCoRoutine_t *> *victim;
+        stCoCond_t *cond;
+        int steps;
+        bool went_on;
+    };
+    // Keeps the loop from sleeping.
+    Pipe ready;
+    ready.put();
+    Co busy([&] {
+        while (!stop) {
+            poll_one(ready.rd, 1000);
+        }
+    });
+    busy.resume();
+    bool went_on = false;
+    const long long end = now_ms() + 3000;
+    for (int i = 0; now_ms() < end && !went_on && messages == 0; ++i) {
+        Wait wait{&victim, co_cond_alloc(), i % 150, false};
+        stCoRoutine_t *co = nullptr;
+        ASSERT_EQ(co_create(
+                      &co, nullptr,
+                      [](void *argument) -> void * {
+                          Wait *w = static_cast<Wait *>(argument);
+                          *w->victim = co_self();
+                          for (volatile int step = 0; step < w->steps; step = step + 1) {
+                          }
+                          co_cond_timedwait(w->cond, -1);
+                          w->went_on = true;
+                          return nullptr;
+                      },
+                      &wait),
+                  0);
+        co_resume(co);
+        while (released != i + 1) {
+            std::this_thread::yield();
+        }
+        loop_rounds(2);
+        co_cond_signal(wait.cond);
+        loop_rounds(1);
+        EXPECT_EQ(co_cond_free(wait.cond), 0);
+        went_on = wait.went_on;
+    }
+    stop = true;
+    releases.join();
+    co_set_log_handler(nullptr);
+    EXPECT_EQ(messages, 0) << "conditions were freed that somebody still waited on";
+    EXPECT_FALSE(went_on);
+}

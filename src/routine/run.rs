@@ -84,7 +84,7 @@ unsafe fn go_by_service(
     arg: *const Coroutine,
     to: Co,
 ) {
-    if from.pending() & RELEASE_SOON != 0 && core::ptr::eq(arg, from) {
+    if from.pending() & (RELEASE_SOON | RELEASED) != 0 && core::ptr::eq(arg, from) {
         watched::leave_for_good(to);
         // SAFETY: as the caller vouches.
         return unsafe { arch::switch_on_service(from.sp.as_ptr(), top, work, arg) };
@@ -301,7 +301,7 @@ fn step_back() -> Option<Step> {
     let Some(to) = from.resumer.get() else {
         return refuse("co_yield: the main coroutine has nobody to yield to", None);
     };
-    let released = from.pending() & RELEASE_SOON != 0;
+    let released = from.pending() & (RELEASE_SOON | RELEASED) != 0;
     let move_here = copy::occupies_same_stack(from, to);
     move_exceptions(env, from, &to);
     from.resumer.set(None);
@@ -337,9 +337,12 @@ unsafe extern "C-unwind" fn leave_on_service(from: *const Coroutine) -> *mut u8 
     // SAFETY: a running coroutine belongs to this thread.
     let env = unsafe { &*from.env.get() };
     let to = Co::of(env.running());
-    if from.pending() & RELEASE_SOON != 0 {
+    let pending = from.pending();
+    if pending & RELEASE_SOON != 0 {
         from.clear_pending(RELEASE_SOON);
         super::release(Co::of(from));
+    } else if pending & RELEASED != 0 {
+        env.serve_releases();
     }
     bring_back(env, to);
     to.sp.get()
@@ -384,7 +387,7 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
     env.set_running(&to);
     probe!("end", (&raw const *co).addr(), to.as_ptr().addr());
     watched::leave_for_good(to);
-    if pending & RELEASE_SOON != 0 || move_here {
+    if pending & (RELEASE_SOON | RELEASED) != 0 || move_here {
         let Some(service) = env.service_top() else {
             fatal(format_args!("colib: no memory for the stack to end coroutine {:p} on", co));
         };

@@ -5,14 +5,15 @@
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use super::{Env, current};
 use crate::event;
-use crate::routine::coroutine::{Co, RELEASE_SOON, RELEASED, WaitState};
+use crate::routine::coroutine::{Co, Coroutine, RELEASED, WaitState};
 use crate::routine::stats::Past;
-use crate::sys::heap;
+use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
+use crate::sys::log::error;
 use crate::sys::thread;
 use crate::util::list::{Link, List};
 use crate::util::pool;
@@ -86,6 +87,45 @@ pub(crate) enum Foreign {
     Free,
 }
 
+/// A coroutine that another thread released while it ran. Not linked by its own block: all of that is in use.
+pub(super) struct Handed {
+    next: *mut Handed,
+    co: *const Coroutine,
+}
+
+// SAFETY: null pointers.
+unsafe impl Zeroed for Handed {}
+
+impl Env {
+    /// Asks this thread to release `co`, which runs: when it yields, or when the thread next looks. (A note in the block
+    /// alone could come just after the yield has looked for one.) Environments are locked.
+    fn hand_over_running(&self, co: Co) {
+        let Some(handed) = heap::alloc::<Handed>() else {
+            error!("co_release: no memory to hand the running coroutine {:p} to its thread", co.as_ptr());
+            return;
+        };
+        let entry = Handed { next: self.running_to_release.get(), co: co.as_ptr() };
+        // SAFETY: new, and nobody else's.
+        unsafe { handed.write(entry) };
+        self.running_to_release.set(handed.as_ptr());
+    }
+}
+
+/// Releases a list of the calling thread's coroutines that were handed over.
+pub(super) fn release_handed(mut next: *mut Handed) {
+    while let Some(handed) = NonNull::new(next) {
+        // SAFETY: from `hand_over_running`, and taken out of the environment's list.
+        let entry = unsafe { handed.read() };
+        // SAFETY: read above, used no more.
+        unsafe { heap::free(handed) };
+        next = entry.next;
+        // SAFETY: what was handed over is alive until it is released here.
+        if let Some(co) = unsafe { Co::from_c(entry.co) } {
+            crate::routine::release(co);
+        }
+    }
+}
+
 /// Decides who frees `co`, which belongs to another thread, alive or ended.
 ///
 /// What its thread may be looking at is left to that thread: a wait, a place on a copy stack, a run.
@@ -96,17 +136,19 @@ pub(crate) fn release_foreign(co: Co) -> Foreign {
         if !env.alive.load(Ordering::Relaxed) {
             return Foreign::Free;
         }
-        if co.is_running() {
-            co.add_pending(RELEASE_SOON);
-            return Foreign::HandedOver;
-        }
-        // It neither wakes nor takes a signal any more, and its thread leaves its stack alone.
+        // From its next yield on it neither wakes nor takes a signal any more, and its thread leaves its stack alone.
         co.add_pending(RELEASED);
-        if co.wait.state() == WaitState::None && !co.on_copy_stack() {
+        // In this order: a wait that was over before this look began with a run that the next look sees.
+        let waits = co.wait.state() != WaitState::None;
+        fence(Ordering::Acquire);
+        if co.is_running() {
+            env.hand_over_running(co);
+        } else if waits || co.on_copy_stack() {
+            co.arg.set(env.to_release.get().cast_mut().cast());
+            env.to_release.set(co.as_ptr());
+        } else {
             return Foreign::Free;
         }
-        co.arg.set(env.to_release.get().cast_mut().cast());
-        env.to_release.set(co.as_ptr());
         env.any_to_release.store(1, Ordering::Relaxed);
         event::kick(env);
         Foreign::HandedOver
