@@ -39,7 +39,7 @@ pub(crate) use descriptor::{
 };
 pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, Ran, run_job, set_helpers};
-pub(crate) use reactor::{DOORS, Reactor, free_reactor, new_reactor, run, run_until};
+pub(crate) use reactor::{DOORS, Reactor, TICK, free_reactor, new_reactor, run, run_until};
 pub(crate) use registration::{Node, Refused, node_at};
 pub(crate) use rouse::{closed, rouse};
 pub(crate) use wait::{

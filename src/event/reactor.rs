@@ -96,6 +96,9 @@ pub(crate) struct Reactor {
     events: UnsafeCell<[libc::epoll_event; EVENTS]>,
 }
 
+/// Where a loop has the last tick that it has seen.
+pub(crate) const TICK: usize = offset_of!(Reactor, tick);
+
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 
 const _: () = assert!(offset_of!(Reactor, link) == 0);

@@ -46,6 +46,7 @@ pub(crate) mod node_at {
     use super::Node;
     use core::mem::offset_of;
 
+    pub(crate) const CO: usize = offset_of!(Node, co);
     pub(crate) const FD: usize = offset_of!(Node, fd);
     pub(crate) const EVENTS: usize = offset_of!(Node, events);
 }

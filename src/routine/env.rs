@@ -12,7 +12,7 @@
 //! Only the owner touches the cells. Other threads take the lock of [`others`] first and then look at `alive`,
 //! `gone` and the list of coroutines to release.
 
-mod others;
+pub(super) mod others;
 
 use core::cell::Cell;
 use core::ffi::c_void;
@@ -23,6 +23,7 @@ use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU6
 use crate::event::{self, LoopStats, Reactor};
 use crate::routine::cond::Cond;
 use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, RELEASED};
+use crate::routine::debug;
 use crate::routine::overflow;
 use crate::routine::parked::Parked;
 use crate::routine::stack::{self, StackMem};
@@ -50,7 +51,7 @@ pub(super) use others::{each, if_one, past};
 /// What C knows as stCoRoutineEnv_t, opaque.
 #[repr(C)]
 pub(crate) struct Env {
-    current: Cell<*const Coroutine>,
+    pub(super) current: Cell<*const Coroutine>,
     /// What the short ways of a switch look at, never null: `exceptions`, or one that sends them the slow way.
     exceptions_or_detour: Cell<*const ExceptionState>,
     /// How often a coroutine got control from its resumer. Written by this thread alone, by a plain increment.
@@ -62,7 +63,7 @@ pub(crate) struct Env {
     ends_served: Cell<usize>,
     pub(crate) parked: Parked,
     /// The loop that co_get_epoll_ct returns; made on first use.
-    reactor: AtomicPtr<Reactor>,
+    pub(super) reactor: AtomicPtr<Reactor>,
     /// Depth of sections that a signal handler must not interrupt with a wake-up of its own.
     busy: Cell<u32>,
     /// Conditions signalled from a handler or another thread, to be served by the owner.
@@ -77,7 +78,7 @@ pub(crate) struct Env {
     thread: Cell<i32>,
     alive: AtomicBool,
     /// In ENVS.alive, or in ENVS.ended.
-    in_envs: Link,
+    pub(super) in_envs: Link,
     /// Waiting coroutines that another thread released, linked by `arg`; under ENVS.
     to_release: Cell<*const Coroutine>,
     /// Likewise, those that ran then.
@@ -94,7 +95,7 @@ pub(crate) struct Env {
     /// The stack the main coroutine says it has.
     main_stack: StackMem,
     no_exceptions: ExceptionState,
-    main: Coroutine,
+    pub(super) main: Coroutine,
     pub(crate) stacks: stack_cache::Cache,
     pub(crate) objects: pool::Cache,
 }
@@ -157,6 +158,7 @@ fn create() -> Result<&'static Env, Errno> {
     }
     // SAFETY: in no list yet; taken out when the thread ends.
     ENVS.lock.with(|| unsafe { ENVS.alive.push_back(&env.in_envs) });
+    debug::keep_layout();
     env.signal_stack.provide();
     overflow::watch();
     thread::set_slot((&raw const *env).cast());

@@ -8,6 +8,7 @@
 //! | stack, stack_cache | private stacks, and those a thread keeps |
 //! | parked | coroutines kept whole for the next co_create |
 //! | copy | copy stacks |
+//! | debug | what a debugger is told of all this |
 //! | overflow | the sentence about a coroutine that ran off its stack |
 //! | cond, mutex | conditions, and the mutex made of one |
 //! | inspect | what a coroutine does, and a walk through all |
@@ -20,6 +21,7 @@
 pub(crate) mod cond;
 pub(crate) mod copy;
 pub(crate) mod coroutine;
+mod debug;
 pub(crate) mod env;
 pub(crate) mod environ;
 pub(crate) mod extra;

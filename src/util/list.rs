@@ -18,6 +18,14 @@ pub(crate) struct Link {
     next: Cell<*const Link>,
 }
 
+/// Where a debugger finds what it follows.
+pub(crate) mod at {
+    use super::Link;
+    use core::mem::offset_of;
+
+    pub(crate) const NEXT: usize = offset_of!(Link, next);
+}
+
 /// The head of a ring.
 #[repr(transparent)]
 pub(crate) struct List(Link);

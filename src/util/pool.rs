@@ -298,6 +298,22 @@ pub(crate) fn fork_lock() -> &'static Lock {
     &CENTRAL.lock
 }
 
+/// Where a debugger finds the tracked objects, as [`each_tracked`] walks them.
+pub(crate) mod at {
+    use super::{CENTRAL, CentralState, Chunk};
+    use core::mem::offset_of;
+
+    pub(crate) const LINK: usize = offset_of!(Chunk, in_tracked);
+    pub(crate) const FRESH: usize = offset_of!(Chunk, fresh);
+    pub(crate) const FIRST: usize = super::HEADER;
+    pub(crate) const CHUNK: usize = super::CHUNK;
+
+    /// The list of their chunks.
+    pub(crate) const fn tracked() -> *const u8 {
+        CENTRAL.state.get().cast_const().cast::<u8>().wrapping_add(offset_of!(CentralState, tracked))
+    }
+}
+
 impl Central {
     /// # Safety
     /// The lock is held.

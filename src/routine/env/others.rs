@@ -19,13 +19,13 @@ use crate::util::list::{Link, List};
 use crate::util::pool;
 
 /// Taken by a thread that deals with another thread's environment, and by an ending thread.
-pub(super) static ENVS: Envs =
+pub(in crate::routine) static ENVS: Envs =
     Envs { lock: Lock::for_handlers_too(), alive: List::new(), ended: List::new(), past: Past::new() };
 
-pub(super) struct Envs {
+pub(in crate::routine) struct Envs {
     pub(super) lock: Lock,
     /// All whose thread has not ended.
-    pub(super) alive: List,
+    pub(in crate::routine) alive: List,
     /// The others, which still have coroutines.
     ended: List,
     past: Past,
