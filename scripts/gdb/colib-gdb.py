@@ -4,6 +4,7 @@
     coroutine ID [bt [ARGUMENTS] | frame LEVEL [COMMAND] | select]
     coroutine apply all [-all] bt [ARGUMENTS]
     coroutine off
+    coroutine gcore [FILE]
 
 Reads the library's table colib_debug_layout (src/routine/debug.rs); needs no debug information of the library,
 gdb 9 or later with Python 3. Comes with the library: see docs/DEBUGGING.md. All names begin with Colib, since gdb
@@ -500,6 +501,35 @@ class ColibCore:
                 out.write(data)
             size -= len(data)
 
+    def complete(self, memory):
+        """Adds to a core that this gdb just wrote what it left out: everything behind a guard page in a mapping, since
+        it cannot read that one (guards of newer kernels split no mapping). How many bytes."""
+        added = 0
+        with open(self.file.name, "r+b") as out:
+            for kind, flags, offset, address, _, size, _, _ in self.segments:
+                missing = False
+                # As gdb reads: the pieces before the first that fails are there.
+                for at in range(0, size if kind == self.PT_LOAD and flags & 2 else 0, 1 << 20):
+                    length = min(1 << 20, size - at)
+                    missing = missing or self.pages(memory, address + at, length, length) == [None]
+                    if not missing:
+                        continue
+                    for i, page in enumerate(self.pages(memory, address + at, length, self.PAGE)):
+                        if page is not None and page.count(0) != len(page):
+                            out.seek(offset + at + i * self.PAGE)
+                            added += out.write(page)
+        return added
+
+    @staticmethod
+    def pages(memory, address, length, step):
+        found = []
+        for at in range(address, address + length, step):
+            try:
+                found.append(bytes(memory.inferior.read_memory(at, step)))
+            except gdb.MemoryError:
+                found.append(None)
+        return found
+
     def write_head(self, out, segments):
         head = bytearray(self.head)
         if len(segments) >= self.PN_XNUM:
@@ -631,7 +661,8 @@ ID is a number that info coroutines shows, an address, or `main`: the selected t
   coroutine ID bt [ARGUMENTS]         its backtrace; arguments as those of bt
   coroutine ID frame LEVEL [COMMAND]  runs a command (info locals, print, ...) in one of its frames
   coroutine ID select                 makes its frames those of the thread, from #1 on, until `coroutine off`
-  coroutine apply all [-all] bt       all backtraces, of 100 or with -all of more"""
+  coroutine apply all [-all] bt       all backtraces, of 100 or with -all of more
+  coroutine gcore [FILE]              generate-core-file, with the stacks that it leaves out behind guard pages"""
 
     BEGIN = "---- colib\n"
     # Where this script lies, if it came from a file and not from the program.
@@ -648,6 +679,8 @@ ID is a number that info coroutines shows, an address, or `main`: the selected t
             raise gdb.GdbError("colib: which coroutine? See help coroutine.")
         if words[0] == "off":
             self.unwinder.hide()
+        elif words[0] == "gcore":
+            self.save_core(words[1].strip() if len(words) > 1 else "")
         elif words[0] == "apply":
             self.apply(words[1] if len(words) > 1 else "")
         else:
@@ -670,6 +703,16 @@ ID is a number that info coroutines shows, an address, or `main`: the selected t
                 print(error)
         if len(shown) < len(coroutines):
             print("%d more: coroutine apply all -all bt" % (len(coroutines) - len(shown)))
+
+    def save_core(self, path):
+        memory = ColibMemory()
+        if memory.core:
+            raise gdb.GdbError("colib: this is a core file already.")
+        path = os.path.expanduser(path) or "core.%d" % memory.inferior.pid
+        gdb.execute("generate-core-file " + path)
+        core = ColibCore(path)
+        added = core.complete(memory)
+        print("colib: added %.1f MiB that lie behind guard pages." % (added / 1048576))
 
     def act(self, co, text):
         words = text.split(None, 1)
