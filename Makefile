@@ -19,7 +19,7 @@
 #   make coverage    which lines of src/ the tests reach: a table, and build/coverage/never-reached.txt
 #
 # CC, CXX, CFLAGS, CXXFLAGS, LDFLAGS, CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET, PREFIX, LIBDIR,
-# INCLUDEDIR and DESTDIR are honoured.
+# INCLUDEDIR, DATADIR and DESTDIR are honoured.
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -35,6 +35,7 @@ CMAKE    ?= cmake
 PREFIX     ?= /usr/local
 INCLUDEDIR ?= $(PREFIX)/include
 LIBDIR     ?= $(PREFIX)/lib
+DATADIR    ?= $(PREFIX)/share
 DESTDIR    ?=
 
 VERSION := $(shell sed -n 's/^version *= *"\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -161,9 +162,12 @@ fmt-check:
 lint: fmt-check
 	$(RUN_CARGO) clippy --release --all-targets -- -D warnings
 
+# Where gdb looks for what belongs to the library: beside it, and in the folder it trusts.
+GDB_SCRIPTS := $(addsuffix /$(SONAME)-gdb.py,$(LIBDIR) $(DATADIR)/gdb/auto-load$(LIBDIR))
+
 INSTALLED := $(addprefix $(INCLUDEDIR)/,$(notdir $(HEADERS))) \
 	$(addprefix $(LIBDIR)/,libcolib.a $(SONAME) libcolib.so pkgconfig/colib.pc pkgconfig/colib-static.pc \
-	cmake/libco/libcoConfig.cmake cmake/libco/libcoConfigVersion.cmake)
+	cmake/libco/libcoConfig.cmake cmake/libco/libcoConfigVersion.cmake) $(GDB_SCRIPTS)
 
 # The templates are those of CMakeLists.txt, and so is the result.
 space := $() $()
@@ -174,12 +178,13 @@ fill = sed -e 's|@COLIB_VERSION@|$(VERSION)|g' -e 's|@COLIB_SONAME@|$(SONAME)|g'
 	-e 's|@COLIB_LINK_LIBRARIES@|$(subst $(space),;,$(strip $(patsubst -l%,%,$(LINKS))))|g'
 
 install: lib
-	@case '$(DESTDIR)$(INCLUDEDIR)$(LIBDIR)' in *" "*) echo "make install: a path with a space cannot be used" >&2; exit 1;; esac
+	@case '$(DESTDIR)$(INCLUDEDIR)$(LIBDIR)$(DATADIR)' in *" "*) echo "make install: a path with a space cannot be used" >&2; exit 1;; esac
 	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/cmake/libco
 	install -m 644 $(HEADERS) $(DESTDIR)$(INCLUDEDIR)
 	install -m 644 lib/libcolib.a $(DESTDIR)$(LIBDIR)
 	install -m 755 solib/$(SONAME) $(DESTDIR)$(LIBDIR)
 	ln -sfn $(SONAME) $(DESTDIR)$(LIBDIR)/libcolib.so
+	for script in $(GDB_SCRIPTS); do install -D -m 644 scripts/gdb/colib-gdb.py $(DESTDIR)$$script || exit 1; done
 	$(fill) cmake/colib.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/colib.pc
 	$(fill) cmake/colib-static.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/colib-static.pc
 	$(fill) cmake/libcoConfig.cmake.in > $(DESTDIR)$(LIBDIR)/cmake/libco/libcoConfig.cmake
@@ -188,6 +193,7 @@ install: lib
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 	rmdir $(DESTDIR)$(LIBDIR)/cmake/libco 2>/dev/null || true
+	rmdir -p $(DESTDIR)$(DATADIR)/gdb/auto-load$(LIBDIR) 2>/dev/null || true
 
 clean:
 	rm -rf lib solib $(EXAMPLES) $(BUILD_DIR)

@@ -389,8 +389,18 @@ class ColibPlace:
     def __exit__(self, *_):
         if self.thread is not None and self.thread.is_valid():
             self.thread.switch()
-            with contextlib.suppress(gdb.error):
-                gdb.execute("frame %d" % self.level, to_string=True)
+            with contextlib.suppress(gdb.error, gdb.GdbError):
+                self.select(self.level)
+
+    @staticmethod
+    def select(level):
+        """As the command frame, which would announce it."""
+        frame = gdb.newest_frame()
+        for _ in range(level):
+            frame = frame.older()
+            if frame is None:
+                raise gdb.GdbError("colib: it has no such frame.")
+        frame.select()
 
 
 class ColibUnwinder(gdb.unwinder.Unwinder):
@@ -786,10 +796,10 @@ ID is a number that info coroutines shows, an address, or `main`: the selected t
         return self.renumber(gdb.execute("backtrace " + " ".join(words), to_string=True), first)
 
     def in_frame(self, level, first, command):
-        said = gdb.execute("frame %d" % level, to_string=True)
+        ColibPlace.select(level)
         if command:
             return gdb.execute(command[0], to_string=True)
-        return self.renumber(said, first)
+        return self.renumber(gdb.execute("frame", to_string=True), first)
 
     @staticmethod
     def renumber(said, first):

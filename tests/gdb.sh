@@ -1,0 +1,192 @@
+#!/usr/bin/env bash
+# Runs gdb with the library's script on tests/gdb/debuggee.cpp: static and shared, stripped or not, on the live
+# process and on its core, and reads what it says. Exits with 77 where there is no gdb.
+#
+# COLIB_LIBDIR (default: lib/ and solib/ of this tree) has the libraries; CXX names the compiler.
+set -euo pipefail
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+cxx=${CXX:-g++}
+script=$top/scripts/gdb/colib-gdb.py
+soname=libcolib.so.0.5
+static_library=${COLIB_LIBDIR:-$top/lib}/libcolib.a
+shared_library=${COLIB_LIBDIR:-$top/solib}/$soname
+
+command -v gdb >/dev/null || { echo "gdb is not installed: skipped"; exit 77; }
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+cd "$tmp"
+
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+what= said=
+# look WHAT GDB_ARGUMENT...: what gdb says, without a user's own settings. (It ends with 1 if its last command failed.)
+look() {
+    local status=0
+    what=$1
+    shift
+    said=$(timeout 60 gdb -nx -batch -iex "set auto-load safe-path $tmp:/usr" -iex 'set width 0' \
+        -iex 'set debuginfod enabled off' "$@" 2>&1 </dev/null) || status=$?
+    ((status <= 1)) || fail "$what: gdb ended with status $status: $said"
+}
+
+# leave_core WORD: the program ends with a core of the kernel's.
+leave_core() {
+    bash -c "ulimit -c unlimited; ./static $1; exit 0" >/dev/null 2>&1
+    [[ -f core ]] || fail "./static $1 left no core"
+}
+
+# says PATTERN...: each matches a line.
+says() {
+    local pattern
+    for pattern in "$@"; do
+        grep -Eq -- "$pattern" <<<"$said" || fail "$what: no line matches '$pattern' in:"$'\n'"$said"
+    done
+}
+
+never_says() {
+    if grep -Ei -- "$1" <<<"$said" >&2; then fail "$what: it must not say '$1' in:"$'\n'"$said"; fi
+}
+
+# of ROUTINE PATTERN...: successive lines in the frames of the coroutine with that routine (or state) match, #0 on,
+# as `coroutine apply all bt` shows them, and the last one is the first frame's.
+of() {
+    local routine=$1 frames all=$said pattern
+    shift
+    frames=$(awk -v name="$routine" 'NF == 0 {on = 0} /^Coroutine /{on = index($0, name)} on' <<<"$all")
+    said=$frames
+    for pattern in "$@"; do
+        says "$pattern"
+    done
+    [[ $(grep -E '^#' <<<"$frames" | tail -n 1) == *"$last_frame"* ]] ||
+        fail "$what: the frames of $routine do not end with the coroutine's first:"$'\n'"$frames"
+    said=$all
+}
+
+# table_and_frames NAMES: what `info coroutines` and `coroutine apply all bt` say, with all names, with those of the
+# program (not the library), or stripped of them.
+table_and_frames() {
+    local id='^\*? +[0-9]+ +0x[0-9a-f]+ +'
+    never_says 'corrupt|identical to this frame|inner to this|Backtrace stopped|Traceback|Python Exception|Error'
+    says '^13 of 13 coroutines: 1 new, 4 yielded, 5 waiting, 1 running, 1 resuming, 1 ended$' \
+        "${id}[12] +waiting +.* fd [0-9]+ \(in\), no limit$" \
+        "${id}[12] +waiting +.* time, (600\.0|599\.[0-9]) s left$" \
+        "${id}[12] +waiting +.* fd [0-9]+ \(in\), fd [0-9]+ \(in out\), (900\.0|899\.[0-9]) s left$" \
+        "${id}[12] +waiting +.* condition 0x[0-9a-f]+, no limit$" \
+        "${id}1 +yielded +.* of 64K, copied out$" "${id}1 +yielded +.* of 64K, copy stack$"
+    [[ $(grep -Ec "${id}2 +waiting" <<<"$said") == 1 ]] || fail "$what: one coroutine waits in thread 2:"$'\n'"$said"
+    if [[ $1 == stripped ]]; then
+        [[ $(grep -Ec '^#4 .* in ' <<<"$said") -ge 2 ]] || fail "$what: no frames of the copied-out ones:"$'\n'"$said"
+        return
+    fi
+    last_frame=first_frame
+    if [[ $1 == program ]]; then last_frame=$soname; fi
+    says "${id}1 +waiting +read_request\(void\*\) .* of 128K .* fd" "${id}2 +waiting +sleep_long\(void\*\)" \
+        "${id}1 +running +runs\(void\*\)" "${id}1 +resuming +resumes_another\(void\*\)" "${id}1 +new +never_runs"
+    of read_request '^#[0-9]+ .*wait_for_events \(count=(count@entry=)?1, timeout_ms=(timeout_ms@entry=)?-1\) at .*debuggee\.cpp:[0-9]+$' ' in read_request '
+    of read_either '^#[0-9]+ .*wait_for_events \(count=(count@entry=)?2, timeout_ms=(timeout_ms@entry=)?900000\) at ' ' in read_either '
+    of wait_for_signal ' in wait_for_signal .* at .*debuggee\.cpp:[0-9]+$'
+    of yield_simply '^#0 .* yield_deep \(depth=(depth@entry=)?0\)' '^#2 .*depth=(depth@entry=)?2\)' '^#3 .* in yield_simply '
+    of resumes_another '^#0 .* in resumes_another '
+    of 'runs(void*)' ' stop_here \(level=' ' in runs '
+    of 'copied_out' '^#0 .* yield_deep \(depth=(depth@entry=)?0\)' '^#3 .*depth=(depth@entry=)?3\)' '^#4 .* in copied_out '
+    [[ $(grep -Ec 'in copied_out \(arg=0x[12]\)' <<<"$said") == 2 ]] || fail "$what: both copied-out ones:"$'\n'"$said"
+    says 'secret = 4712$' 'secret = 4713$'
+    of occupies '^#1 .*depth=(depth@entry=)?1\)' '^#2 .* in occupies '
+}
+
+ask=(-ex 'info coroutines' -ex 'coroutine apply all bt full')
+at_stop=(-ex 'set breakpoint pending on' -ex 'break stop_here' -ex run)
+
+live_and_core() { # NAME NAMES PROGRAM GDB_ARGUMENT...
+    local name=$1 names=$2 program=$3
+    shift 3
+    if [[ $names == stripped ]]; then
+        # No name to stop at: the signal of abort.
+        look "$name, live" "$@" -ex run "${ask[@]}" -ex "coroutine gcore $tmp/$name.core" --args "$program" abort
+    else
+        look "$name, live" "$@" "${at_stop[@]}" "${ask[@]}" -ex "coroutine gcore $tmp/$name.core" -ex continue "$program"
+        says '^all went on$'
+    fi
+    table_and_frames "$names"
+    look "$name, core of gdb" "$@" "${ask[@]}" "$program" "$tmp/$name.core"
+    says 'shown on a copy of the core'
+    table_and_frames "$names"
+    printf 'ok  %s\n' "$name"
+}
+
+build() { # PROGRAM FLAG...
+    local program=$1
+    shift
+    "$cxx" -g -O1 -Wall -Wextra -Werror -I"$top/include" "$top/tests/gdb/debuggee.cpp" -o "$program" "$@"
+}
+static_links=("$static_library" -lpthread -ldl -lrt -lutil -lm)
+build static "${static_links[@]}" &
+build small -no-pie -Wl,--gc-sections "${static_links[@]}" -s &
+mkdir so stripped_so
+cp "$shared_library" so
+cp "$script" "so/$soname-gdb.py"
+strip -o "stripped_so/$soname" "$shared_library"
+build shared "so/$soname" -Wl,-rpath,"$tmp/so" &
+build shared_stripped "so/$soname" -Wl,-rpath,"$tmp/stripped_so" &
+for job in $(jobs -p); do wait "$job" || fail "the program cannot be built"; done
+
+# The script comes out of the program's file; from beside the library; by hand.
+live_and_core static named ./static
+live_and_core shared named ./shared
+live_and_core static-stripped stripped ./small -ex "source $script"
+live_and_core shared-stripped program ./shared_stripped -ex "source $script"
+
+# The kernel's own core, where it leaves one here.
+if [[ $(</proc/sys/kernel/core_pattern) == core && $(</proc/sys/kernel/core_uses_pid) == 0 ]]; then
+    leave_core abort
+    look "static, core of the kernel" "${ask[@]}" -ex 'bt' ./static core
+    table_and_frames named
+    says '^#[0-9]+ .* __GI_abort ' '^#[0-9]+ .* stop_here ' '^#[0-9]+ .* runs '
+    # Half of it: errors in words, no trace of the script's own.
+    truncate -s $(($(stat -c %s core) / 4)) core
+    look "a truncated core" -ex "source $script" -ex 'info coroutines' ./static core
+    says '^colib: (cannot read|no colib)'
+    never_says 'Traceback|Python Exception'
+    rm core
+    # An exception that nobody catches ends in std::terminate, with all frames there.
+    leave_core throw
+    look "an exception nobody catches" -ex bt ./static core
+    says '^#[0-9]+ .* __cxa_throw ' '^#[0-9]+ .* stop_here ' '^#[0-9]+ .* in runs '
+    [[ $(tail -n 1 <<<"$said") =~ ^#.*first_frame ]] || fail "$what: the backtrace does not end there:"$'\n'"$said"
+    never_says 'corrupt|identical|inner to|Backtrace stopped'
+    rm core
+    echo "ok  cores of the kernel"
+else
+    echo "--  core_pattern sends cores elsewhere: the kernel's own are not looked at"
+fi
+
+look "commands" "${at_stop[@]}" -ex 'info coroutines -yielded -thread 1' -ex 'coroutine main bt' -ex 'coroutine 1' \
+    -ex 'python print("id %d" % [c.id for c in ColibWorld().coroutines if c.name() == "yield_simply(void*)"][0])' \
+    -ex 'python gdb.set_convenience_variable("c", [c.id for c in ColibWorld().coroutines if c.name() == "yield_simply(void*)"][0])' \
+    -ex 'coroutine $c bt 2' -ex 'coroutine $c frame 2 info locals' -ex 'coroutine $c select' -ex 'up' -ex 'coroutine off' \
+    -ex 'bt 1' ./static
+says '^4 of 13 coroutines: 4 yielded$' '^#0 .* in start \(' '^#1 .* in main ' '^  routine  resumes_another\(void\*\) at .*cpp:' \
+    '^  resumed  by the main coroutine$' '^local = 2000$' '^#2 .* yield_deep \(depth=(depth@entry=)?1\)' \
+    '^#0  +(0x[0-9a-f]+ in )?stop_here '
+never_says 'Traceback|Python Exception|^#3 '
+
+# error WHAT MESSAGE GDB_ARGUMENT...
+error() {
+    look "$1" -ex "source $script" "${@:3}"
+    says "$2"
+    never_says 'Traceback|Python Exception'
+}
+error "no process" '^colib: no process' -ex 'info coroutines' ./static
+error "no colib" '^colib: no colib in this process' -ex starti -ex 'info coroutines' -ex kill "$(command -v sleep)"
+error "no such number" "^colib: no coroutine '14': there are 13" "${at_stop[@]}" -ex 'coroutine 14 bt' ./static
+error "no such address" "^colib: no coroutine '0x123450'" "${at_stop[@]}" -ex 'coroutine 0x123450' ./static
+error "no such name" "^colib: 'nobody' is no number" "${at_stop[@]}" -ex 'coroutine nobody bt' ./static
+error "no such state" "^colib: '-asleep' is none of" "${at_stop[@]}" -ex 'info coroutines -asleep' ./static
+error "another version" '^colib: .* layout version 99 ' "${at_stop[@]}" \
+    -ex 'set var *(int *) ((char *) &colib_debug_layout + 16) = 99' -ex 'info coroutines' ./static
+echo "ok  commands and errors"
