@@ -19,13 +19,15 @@ static const char *what_to_do = "stop";
 static int first_pipe[2], second_pipe[2];
 static stCoCond_t *condition;
 
-extern "C" KEEP void stop_here(int level) {
+extern "C" KEEP void stop_here(int level)
+{
     asm volatile("" : : "r"(level) : "memory");
     if (strcmp(what_to_do, "abort") == 0) abort();
     if (strcmp(what_to_do, "throw") == 0) throw std::runtime_error("nobody catches this");
 }
 
-KEEP static void wait_for_events(int count, int timeout_ms) {
+KEEP static void wait_for_events(int count, int timeout_ms)
+{
     struct pollfd fds[2] = {{first_pipe[0], POLLIN, 0}, {second_pipe[1], POLLOUT | POLLIN, 0}};
     if (count == 2) fds[1].fd = second_pipe[0];
     int ready = co_poll(co_get_epoll_ct(), fds, static_cast<nfds_t>(count), timeout_ms);
@@ -47,13 +49,15 @@ static void *read_either(void *) { // two descriptors and a limit
     return nullptr;
 }
 
-static void *wait_for_signal(void *) {
+static void *wait_for_signal(void *)
+{
     co_cond_timedwait(condition, -1);
     asm volatile("" ::: "memory");
     return nullptr;
 }
 
-KEEP static int yield_deep(int depth) {
+KEEP static int yield_deep(int depth)
+{
     volatile int local = depth * 1000;
     if (depth == 0) {
         co_yield_ct();
@@ -63,18 +67,21 @@ KEEP static int yield_deep(int depth) {
     return local;
 }
 
-static void *yield_simply(void *) {
+static void *yield_simply(void *)
+{
     yield_deep(2);
     return nullptr;
 }
 
-static void *copied_out(void *arg) {
+static void *copied_out(void *arg)
+{
     volatile long secret = 4711 + reinterpret_cast<long>(arg);
     if (yield_deep(3) != 3000 || secret != 4711 + reinterpret_cast<long>(arg)) abort();
     return nullptr;
 }
 
-static void *occupies(void *) {
+static void *occupies(void *)
+{
     if (yield_deep(1) != 1000) abort();
     return nullptr;
 }
@@ -83,32 +90,37 @@ static void *never_runs(void *) { return nullptr; }
 
 static void *ends_at_once(void *) { return nullptr; }
 
-static void *runs(void *) {
+static void *runs(void *)
+{
     stop_here(1);
     asm volatile("" ::: "memory");
     return nullptr;
 }
 
-static void *resumes_another(void *arg) {
+static void *resumes_another(void *arg)
+{
     co_resume(static_cast<stCoRoutine_t *>(arg));
     asm volatile("" ::: "memory");
     return nullptr;
 }
 
-static stCoRoutine_t *start(void *(*routine)(void *), void *arg = nullptr, stCoRoutineAttr_t *attr = nullptr) {
+static stCoRoutine_t *start(void *(*routine)(void *), void *arg = nullptr, stCoRoutineAttr_t *attr = nullptr)
+{
     stCoRoutine_t *co = nullptr;
     if (co_create(&co, attr, routine, arg) != 0) abort();
     co_resume(co);
     return co;
 }
 
-static void in_another_thread(std::atomic<bool> &waits) {
+static void in_another_thread(std::atomic<bool> &waits)
+{
     start(sleep_long);
     waits.store(true);
     co_eventloop(co_get_epoll_ct(), nullptr, nullptr);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     if (argc > 1) what_to_do = argv[1];
     if (pipe(first_pipe) != 0 || pipe(second_pipe) != 0) return 1;
     condition = co_cond_alloc();
