@@ -102,6 +102,7 @@ check_packages() {
         need strace strace
         need valgrind valgrind
         need gdb gdb
+        need linux-perf perf
         need iproute2 ss
         need_header libgtest-dev gtest/gtest.h
         need_header libgmock-dev gmock/gmock.h

@@ -133,13 +133,19 @@ cp "$script" "so/$soname-gdb.py"
 strip -o "stripped_so/$soname" "$shared_library"
 build shared "so/$soname" -Wl,-rpath,"$tmp/so" &
 build shared_stripped "so/$soname" -Wl,-rpath,"$tmp/stripped_so" &
-for job in $(jobs -p); do wait "$job" || fail "the program cannot be built"; done
+wait_for_all() {
+    local job
+    for job in $(jobs -p); do wait "$job" || fail "$1"; done
+}
+wait_for_all "the program cannot be built"
 
 # The script comes out of the program's file; from beside the library; by hand.
-live_and_core static named ./static
-live_and_core shared named ./shared
-live_and_core static-stripped stripped ./small -ex "source $script"
-live_and_core shared-stripped program ./shared_stripped -ex "source $script"
+live_and_core static named ./static &
+live_and_core shared named ./shared &
+wait_for_all "see above"
+live_and_core static-stripped stripped ./small -ex "source $script" &
+live_and_core shared-stripped program ./shared_stripped -ex "source $script" &
+wait_for_all "see above"
 
 # The kernel's own core, where it leaves one here.
 if [[ $(</proc/sys/kernel/core_pattern) == core && $(</proc/sys/kernel/core_uses_pid) == 0 ]]; then
@@ -175,18 +181,30 @@ says '^4 of 13 coroutines: 4 yielded$' '^#0 .* in start \(' '^#1 .* in main ' '^
     '^#0  +(0x[0-9a-f]+ in )?stop_here '
 never_says 'Traceback|Python Exception|^#3 '
 
-# error WHAT MESSAGE GDB_ARGUMENT...
-error() {
-    look "$1" -ex "source $script" "${@:3}"
-    says "$2"
-    never_says 'Traceback|Python Exception'
-}
-error "no process" '^colib: no process' -ex 'info coroutines' ./static
-error "no colib" '^colib: no colib in this process' -ex starti -ex 'info coroutines' -ex kill "$(command -v sleep)"
-error "no such number" "^colib: no coroutine '14': there are 13" "${at_stop[@]}" -ex 'coroutine 14 bt' ./static
-error "no such address" "^colib: no coroutine '0x123450'" "${at_stop[@]}" -ex 'coroutine 0x123450' ./static
-error "no such name" "^colib: 'nobody' is no number" "${at_stop[@]}" -ex 'coroutine nobody bt' ./static
-error "no such state" "^colib: '-asleep' is none of" "${at_stop[@]}" -ex 'info coroutines -asleep' ./static
-error "another version" '^colib: .* layout version 99 ' "${at_stop[@]}" \
+look "errors" "${at_stop[@]}" -ex 'coroutine 14 bt' -ex 'coroutine 0x123450' -ex 'coroutine nobody bt' -ex 'coroutine' \
+    -ex 'info coroutines -asleep' -ex 'coroutine 1 sing' -ex 'coroutine 1 frame 9' \
     -ex 'set var *(int *) ((char *) &colib_debug_layout + 16) = 99' -ex 'info coroutines' ./static
+says "^colib: no coroutine '14': there are 13" "^colib: no coroutine '0x123450'" "^colib: 'nobody' is no number" \
+    '^colib: which coroutine\?' "^colib: '-asleep' is none of" "^colib: 'sing' is none of" '^colib: it has no such frame' \
+    '^colib: .* layout version 99 '
+never_says 'Traceback|Python Exception'
+look "nothing to look at" -ex "source $script" -ex 'info coroutines' -ex starti -ex 'info coroutines' -ex kill "$(command -v sleep)"
+says '^colib: no process' '^colib: no colib in this process'
+never_says 'Traceback|Python Exception'
 echo "ok  commands and errors"
+
+# perf's call chains end at the first frame too, by frame pointers and by unwinding.
+if ! command -v perf >/dev/null || ! perf record -q -e cpu-clock -o probe.data true >/dev/null 2>&1; then
+    echo "--  perf is not there or may not record here: its call chains are not looked at"
+    exit 0
+fi
+"$cxx" -g -O2 -fno-omit-frame-pointer -fno-optimize-sibling-calls -Wall -Wextra -Werror -I"$top/include" "$top/tests/gdb/spin.cpp" -o spin "${static_links[@]}"
+for mode in fp dwarf; do
+    perf record -q -e cpu-clock -F 499 --call-graph $mode -o perf.data ./spin >/dev/null 2>&1 || fail "perf record ($mode) failed"
+    what="perf, $mode" said=$(perf script -i perf.data -F ip,sym 2>/dev/null)
+    # A chain for each sample, innermost first, with an empty line behind it: of those in serve, what comes last.
+    ends=$(awk 'NF {last = $2; if ($2 ~ /^serve/) inside = 1; next} inside {print last} {inside = 0}' <<<"$said" | sort | uniq -c)
+    says ' multiply' ' serve'
+    [[ $(wc -l <<<"$ends") == 1 && $ends == *first_frame* ]] || fail "$what: the call chains end in:"$'\n'"$ends"
+done
+echo "ok  perf"

@@ -632,7 +632,7 @@ Without -all, 100 are listed. The number is that of this stop; the address stays
         rows = [("", "Id", "Coroutine", "Thread", "State", "Routine", "Stack", "Waits for")]
         for co in shown:
             rows.append(("*" if co.state == "running" else "", str(co.id), "%#x" % co.address,
-                         world.thread_name(co.env), co.state, co.name(), co.stack_used(), co.waits_for()))
+                         world.thread_name(co.env), co.state, co.name(), self.cell(co.stack_used), self.cell(co.waits_for)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         for row in rows:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
@@ -640,6 +640,14 @@ Without -all, 100 are listed. The number is that of this stop; the address stays
             print("%d more: info coroutines -all" % (len(chosen) - len(shown)))
         if not world.memory.native and any(co.state == "waiting" for co in shown):
             print("Times are those of each loop's last round.")
+
+    @staticmethod
+    def cell(text):
+        """What one coroutine does not say does not keep the others from being listed."""
+        try:
+            return text()
+        except gdb.GdbError:
+            return "?"
 
     def parse(self, words):
         states, thread, everything = set(), None, False
@@ -675,6 +683,8 @@ ID is a number that info coroutines shows, an address, or `main`: the selected t
   coroutine gcore [FILE]              generate-core-file, with the stacks that it leaves out behind guard pages"""
 
     BEGIN = "---- colib\n"
+    # So many copies of a core are made by `apply all` unasked.
+    COPIES = 10
     # Where this script lies, if it came from a file and not from the program.
     source = globals().get("__file__")
     unwinder = ColibUnwinder()
@@ -705,10 +715,15 @@ ID is a number that info coroutines shows, an address, or `main`: the selected t
         self.unwinder.hide()
         coroutines = ColibWorld().coroutines
         shown = coroutines if words.group(1) else coroutines[:ColibInfo.SHOWN]
+        copies = 0
         for co in shown:
             print("\nCoroutine %d (%#x, %s, %s):" % (co.id, co.address, co.name(), co.state))
             try:
-                self.act(co, words.group(2))
+                copies += co.world.memory.core is not None and co.is_copied_out()
+                if copies > self.COPIES and not words.group(1) and co.is_copied_out():
+                    print("colib: its stack is copied out: coroutine %d bt" % co.id)
+                else:
+                    self.act(co, words.group(2))
             except (gdb.GdbError, gdb.error) as error:
                 print(error)
         if len(shown) < len(coroutines):
