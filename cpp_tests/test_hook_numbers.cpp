@@ -193,3 +193,40 @@ MENDED(HookFd, TakesWhatCanBeWaitedForAndSaysWhatCannot)
     close(ends[0]);
     close(ends[1]);
 }
+
+// It is the same file as before: nobody who waits for it is told that it was closed.
+MENDED(HookFd, LeavesThoseWaitingWhoWaitForTheDescriptorAlready)
+{
+    Pipe pipe;
+    pollfd first = {pipe.rd, POLLIN, 0}, second = first;
+    int result = -1;
+    Co waiter([&] { result = co_poll(co_get_epoll_ct(), &first, 1, 10000); });
+    waiter.resume();
+    EXPECT_EQ(0, co_hook_fd(pipe.rd));
+    Co other([&] { co_poll(co_get_epoll_ct(), &second, 1, 10000); });
+    other.resume();
+    loop_rounds(3);
+    EXPECT_FALSE(waiter.ended()) << "revents " << first.revents;
+    pipe.put();
+    EXPECT_TRUE(loop_until([&] { return waiter.ended() && other.ended(); }));
+    EXPECT_EQ(1, result);
+    EXPECT_EQ(POLLIN, first.revents);
+    EXPECT_EQ(POLLIN, second.revents);
+}
+
+// ... until it is.
+MENDED(HookFd, LetsACloseWakeWhoWaitedBefore)
+{
+    Pipe pipe;
+    int result = -1;
+    pollfd one = {pipe.rd, POLLIN, 0};
+    Co waiter([&] { result = co_poll(co_get_epoll_ct(), &one, 1, 10000); });
+    waiter.resume();
+    EXPECT_EQ(0, co_hook_fd(pipe.rd));
+    close(pipe.rd);
+    const long long start = now_ms();
+    EXPECT_TRUE(loop_until([&] { return waiter.ended(); }));
+    EXPECT_GT(5000, now_ms() - start) << "by its time-out";
+    EXPECT_EQ(1, result);
+    EXPECT_EQ(POLLNVAL, one.revents);
+}

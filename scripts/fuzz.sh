@@ -78,12 +78,15 @@ run() {
     local target=$1 log=$build/$1.log
     shift
     mkdir -p "$build/failed" "$build/corpus/$target"
-    if "$(program_of "$target")" -artifact_prefix="$build/failed/$target-" -timeout=20 -rss_limit_mb=2048 "$@" \
-        >"$log" 2>&1; then
+    local status=0
+    "$(program_of "$target")" -artifact_prefix="$build/failed/$target-" -timeout=20 -rss_limit_mb=2048 "$@" \
+        >"$log" 2>&1 || status=$?
+    if ((status == 0)); then
         grep -E '^(Done|stat::number_of_executed_units)|DONE' "$log" | tail -n 1 | sed "s/^/$target: /"
         return 0
     fi
     tail -n 60 "$log"
+    echo "fuzz: $target: status $status"
     sed -n 's/.*Test unit written to \(.*\)/\1/p' "$log" | while read -r file; do
         printf '\nfuzz: %s fails; run it again by: scripts/fuzz.sh replay %s %s\n' "$target" "$target" "$file"
     done

@@ -20,6 +20,7 @@ pub(crate) mod bytes;
 mod calls;
 mod environ;
 mod objects;
+mod poll;
 mod wheel;
 
 use crate::hook::choice::fuzzing as choice;
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     ("environ", environ::play),
     ("choice", choice::play),
     ("objects", objects::play),
+    ("poll", poll::play),
     ("calls", calls::play),
 ];
 

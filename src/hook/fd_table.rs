@@ -299,7 +299,18 @@ pub(crate) fn hand_over(fd: c_int) -> Result<(), Errno> {
     can_be_waited_for(fd)?;
     let kind = if file.st_mode & libc::S_IFMT == libc::S_IFSOCK { 0 } else { NOT_A_SOCKET };
     let nonblocking = if mode & libc::O_NONBLOCK != 0 { NONBLOCK_BY_PROGRAM | NONBLOCK_BELOW } else { 0 };
-    record_added(fd, kind | nonblocking)
+    let no_memory = Errno(libc::ENOMEM);
+    let slot = event::slot_or_new(fd).ok_or(no_memory)?;
+    let record = Record::new(kind | nonblocking | ADDED).ok_or(no_memory)?;
+    // SAFETY: records are never freed.
+    unsafe { &*record }.change_times(|_, _| (-1, -1));
+    // The number is the same file's as before: who waits for it already goes on.
+    let place = &slot.record;
+    if place.compare_exchange(null_mut(), record.cast(), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        // Another thread was quicker.
+        drop_user(record.cast());
+    }
+    Ok(())
 }
 
 /// The number was given out past the hooks: nothing of its past counts.

@@ -428,6 +428,6 @@ fn run(data: &'static [u8]) {
 
 pub(super) fn play(data: &[u8]) {
     // SAFETY: the thread that uses it is joined before this returns.
-    let data: &'static [u8] = unsafe { core::mem::transmute(data) };
+    let data: &'static [u8] = unsafe { core::slice::from_raw_parts(data.as_ptr(), data.len()) };
     std::thread::spawn(move || run(data)).join().expect("the program plays as its model says");
 }
