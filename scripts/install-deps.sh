@@ -5,6 +5,7 @@
 #   scripts/install-deps.sh run      and the load generator of `make run`
 #   scripts/install-deps.sh test     and everything that `make test` uses
 #   scripts/install-deps.sh bench    what `make` and `make bench` need
+#   scripts/install-deps.sh coverage  what `make coverage` needs beside what `make test` uses
 #
 # Installs with apt-get, as root or through a sudo that asks for no password. Where it cannot, it
 # names what is missing and fails.
@@ -82,6 +83,19 @@ need_clang_sanitizers() {
     [[ -e $(clang -print-file-name=libclang_rt.tsan-"$(uname -m)".a) ]] || missing+=("libclang-rt-${version%%.*}-dev")
 }
 
+# What reads the compiler's profiles: of its LLVM version, or a later one.
+check_coverage() {
+    local rustc version tool
+    rustc=$(PATH=$PATH:$HOME/.cargo/bin command -v rustc) || return 0 # check_rust says so
+    version=$("$rustc" -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+    for tool in "$("$rustc" --print sysroot)"/lib/rustlib/*/bin/llvm-cov /usr/lib/llvm-*/bin/llvm-cov; do
+        if [[ -x $tool ]] && (($("$tool" --version | sed -n 's/.*LLVM version \([0-9]*\).*/\1/p') >= version)); then
+            return
+        fi
+    done
+    missing+=("llvm-$version")
+}
+
 check_packages() {
     missing=()
     need gcc gcc
@@ -117,7 +131,10 @@ check_packages() {
         # The plots are made by the distribution's Python.
         /usr/bin/python3 -c 'import matplotlib' 2>/dev/null || missing+=(python3-matplotlib)
         ;;
-    *) die "unknown argument '$1' (build, run, test or bench)" ;;
+    coverage)
+        check_coverage
+        ;;
+    *) die "unknown argument '$1' (build, run, test, bench or coverage)" ;;
     esac
 }
 
