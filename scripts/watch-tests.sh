@@ -27,6 +27,7 @@ left_out() {
     cat <<'END'
 test_hook_added_off * counts system calls by ptrace, the tool's own among them
 test_hook_allocator * has a malloc of its own, which the tool replaces
+test_fault_memory * has a malloc of its own, which the tool replaces
 test_fault_overflow * is about SIGSEGV, which the tool takes for itself
 test_hook_connect HookedConnect.reports_the_error_of_the_real_call passes bad pointers on purpose
 test_dns_lookups *leaves_nothing_behind_* measures memory, and the tool keeps for a while what was freed
@@ -49,7 +50,9 @@ test_hook_choice LibcoHooks.*:Mutex.* runs itself by another name, as which valg
 test_hook_descriptors Fcntl.passes_on_pointer_arguments_* valgrind does not know those commands
 test_hook_descriptors Setsockopt.with_a_bad_pointer_reports_efault passes bad pointers on purpose
 test_hook_epoll EpollWait.blocks_as_before_*:EpollWait.with_bad_arguments_* valgrind does not know epoll_pwait2
-test_hook_select *bad_argument* passes bad pointers on purpose
+test_hook_waiting_strain * calls epoll_pwait2, which valgrind does not know
+test_hook_select *bad_argument*:*absurd_number* passes bad pointers on purpose
+test_hook_time ClockNanosleep.with_any_clock_*:*bad_arguments* passes bad pointers on purpose
 test_inspect_messages *TheEnvironment* runs itself by another name, as which valgrind runs nothing
 test_hook_ppoll Ppoll.with_bad_arguments_* valgrind reads all of two thousand million entries
 END
