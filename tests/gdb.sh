@@ -72,12 +72,12 @@ of() {
 table_and_frames() {
     local id='^\*? +[0-9]+ +0x[0-9a-f]+ +'
     never_says 'corrupt|identical to this frame|inner to this|Backtrace stopped|Traceback|Python Exception|Error'
-    says '^13 of 13 coroutines: 1 new, 4 yielded, 5 waiting, 1 running, 1 resuming, 1 ended$' \
-        "${id}[12] +waiting +.* fd [0-9]+ \(in\), no limit$" \
-        "${id}[12] +waiting +.* time, (600\.0|599\.[0-9]) s left$" \
-        "${id}[12] +waiting +.* fd [0-9]+ \(in\), fd [0-9]+ \(in out\), (900\.0|899\.[0-9]) s left$" \
-        "${id}[12] +waiting +.* condition 0x[0-9a-f]+, no limit$" \
-        "${id}1 +yielded +.* of 64K, copied out$" "${id}1 +yielded +.* of 64K, copy stack$"
+    says '^13 of 13 coroutines: 1 new, 4 suspended, 5 waiting, 1 running, 1 resuming, 1 ended$' \
+        "${id}[12] +waiting +.* fd [0-9]+ \(in\), for [0-9.]+ m?s$" \
+        "${id}[12] +waiting +.* time, for [0-9.]+ m?s, (600|59[0-9])\.[0-9] s left$" \
+        "${id}[12] +waiting +.* fd [0-9]+ \(in\), fd [0-9]+ \(in out\), for [0-9.]+ m?s, (900|89[0-9])\.[0-9] s left$" \
+        "${id}[12] +waiting +.* condition 0x[0-9a-f]+, for [0-9.]+ m?s$" \
+        "${id}1 +suspended +.* of 64K, copied out$" "${id}1 +suspended +.* of 64K, copy stack$"
     [[ $(grep -Ec "${id}2 +waiting" <<<"$said") == 1 ]] || fail "$what: one coroutine waits in thread 2:"$'\n'"$said"
     if [[ $1 == stripped ]]; then
         [[ $(grep -Ec '^#4 .* in ' <<<"$said") -ge 2 ]] || fail "$what: no frames of the copied-out ones:"$'\n'"$said"
@@ -171,12 +171,14 @@ else
     echo "--  core_pattern sends cores elsewhere: the kernel's own are not looked at"
 fi
 
-look "commands" "${at_stop[@]}" -ex 'info coroutines -yielded -thread 1' -ex 'coroutine main bt' -ex 'coroutine 1' \
-    -ex 'python print("id %d" % [c.id for c in ColibWorld().coroutines if c.name() == "yield_simply(void*)"][0])' \
-    -ex 'python gdb.set_convenience_variable("c", [c.id for c in ColibWorld().coroutines if c.name() == "yield_simply(void*)"][0])' \
-    -ex 'coroutine $c bt 2' -ex 'coroutine $c frame 2 info locals' -ex 'coroutine $c select' -ex 'up' -ex 'coroutine off' \
-    -ex 'bt 1' ./static
-says '^4 of 13 coroutines: 4 yielded$' '^#0 .* in start \(' '^#1 .* in main ' '^  routine  resumes_another\(void\*\) at .*cpp:' \
+# name VARIABLE ROUTINE: the command that gives a coroutine's address a name.
+name() {
+    printf 'python gdb.set_convenience_variable("%s", [c.address for c in ColibWorld().coroutines if c.name() == "%s(void*)"][0])' "$@"
+}
+look "commands" "${at_stop[@]}" -ex 'info coroutines -suspended -thread 1' -ex 'coroutine main bt' \
+    -ex "$(name r resumes_another)" -ex 'coroutine $r' -ex "$(name c yield_simply)" -ex 'coroutine $c bt 2' \
+    -ex 'coroutine $c frame 2 info locals' -ex 'coroutine $c select' -ex 'up' -ex 'coroutine off' -ex 'bt 1' ./static
+says '^4 of 13 coroutines: 4 suspended$' '^#0 .* in start \(' '^#1 .* in main ' '^  routine  resumes_another\(void\*\) at .*cpp:' \
     '^  resumed  by the main coroutine$' '^local = 2000$' '^#2 .* yield_deep \(depth=(depth@entry=)?1\)' \
     '^#0  +(0x[0-9a-f]+ in )?stop_here '
 never_says 'Traceback|Python Exception|^#3 '

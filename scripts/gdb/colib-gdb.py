@@ -71,15 +71,14 @@ class ColibLayout:
     HEADER = "<16sIIQQQQ"
     FIELDS = """
         list_next chunk_size chunk_link chunk_fresh chunk_first
-        env_link env_current env_parked env_reactor env_main reactor_tick
+        env_link env_current env_reactor env_main reactor_tick
         co_size co_env co_routine co_arg co_sp co_resumer co_started co_ended co_is_main co_on_copy_stack
-        co_pending co_stack co_saved_size co_saved
+        co_pending co_laid_down co_stack co_saved_size co_saved
         wait_state wait_kind wait_expires wait_node wait_reactor wait_more wait_count wait_since
         node_size node_co node_fd node_events
         stack_occupant stack_size stack_tag stack_end stack_colours
         sp_at_end pending_released
     """
-    NONE = 0xFFFFFFFF
 
     def __init__(self, memory):
         at = self.find(memory)
@@ -157,7 +156,7 @@ class ColibCoroutine:
             return "ended"
         if not block[layout.co_started]:
             return "new"
-        return ("yielded", "waiting", "ready")[min(block[layout.wait_state], 2)]
+        return ("suspended", "waiting", "ready")[min(block[layout.wait_state], 2)]
 
     def name(self):
         return "main" if self.is_main else self.world.symbol(self.routine)
@@ -197,14 +196,15 @@ class ColibCoroutine:
         return ", ".join(texts)
 
     def times(self):
-        layout, text = self.layout, ""
+        layout = self.layout
         now = self.world.now(self.word(layout.wait_reactor))
-        if layout.wait_since != layout.NONE and now is not None:
-            text += ", for " + self.seconds(max(0, now - self.word(layout.wait_since)))
+        if now is None:
+            return ""
+        # 32 bits of a tick; the loop's clock may be one round behind.
+        waited = now - self.number("<I", layout.wait_since) & 0xFFFFFFFF
+        text = ", for " + self.seconds(waited if waited < 1 << 31 else 0)
         expires = self.word(layout.wait_expires)
         if expires == self.NEVER:
-            return text + ", no limit"
-        if now is None:
             return text
         return text + (", %s left" % self.seconds(expires - now) if expires > now else ", due")
 
@@ -279,7 +279,6 @@ class ColibWorld:
 
     def walk(self):
         layout, read = self.layout, self.memory.read
-        parked = set(self.parked())
         chunks = [link - layout.chunk_link for link in self.ring(layout.chunks)]
         free = set(chunks) | {0}
         for chunk in chunks:
@@ -287,19 +286,10 @@ class ColibWorld:
             objects = read(chunk, min(fresh, layout.chunk_size))
             for at in range(layout.chunk_first, len(objects) - layout.co_size + 1, layout.co_size):
                 env, = struct.unpack_from("<Q", objects, at + layout.co_env)
-                # A free one has null there or the address of another one.
-                if env & -layout.chunk_size in free or chunk + at in parked:
+                # A free one has null there or the address of another one; a released one may be kept for the next.
+                if env & -layout.chunk_size in free or objects[at + layout.co_laid_down]:
                     continue
                 yield ColibCoroutine(self, chunk + at, objects[at:at + layout.co_size])
-
-    def parked(self):
-        for env in self.envs:
-            at = self.memory.number(env + self.layout.env_parked)
-            for _ in range(1000):
-                if not at:
-                    break
-                yield at
-                at = self.memory.number(at + self.layout.co_arg)
 
     def find_threads(self):
         """From environments to gdb's threads, with their stack pointers."""
@@ -611,10 +601,10 @@ class ColibLimit(gdb.Parameter):
 class ColibInfo(gdb.Command):
     """List the coroutines of colib: info coroutines [-STATE ...] [-thread N] [-all]
 
-STATE is new, yielded, waiting, ready, running, resuming (it resumed another one that runs), ended or released.
+STATE is new, suspended, waiting, ready, running, resuming (it resumed another one that runs), ended or released.
 Without -all, 100 are listed. The number is that of this stop; the address stays while the coroutine lives."""
 
-    STATES = ("new", "yielded", "waiting", "ready", "running", "resuming", "ended", "released")
+    STATES = ("new", "suspended", "waiting", "ready", "running", "resuming", "ended", "released")
     SHOWN = 100
 
     def __init__(self):
