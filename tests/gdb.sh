@@ -71,7 +71,7 @@ of() {
 # program (not the library), or stripped of them.
 table_and_frames() {
     local id='^\*? +[0-9]+ +0x[0-9a-f]+ +'
-    never_says 'corrupt|identical to this frame|inner to this|Backtrace stopped|Traceback|Python Exception|Error'
+    never_says 'corrupt|identical to this frame|inner to this|Backtrace stopped|Traceback|Python Exception|Error occurred'
     says '^13 of 13 coroutines: 1 new, 4 suspended, 5 waiting, 1 running, 1 resuming, 1 ended$' \
         "${id}[12] +waiting +.* fd [0-9]+ \(in\), for [0-9.]+ m?s$" \
         "${id}[12] +waiting +.* time, for [0-9.]+ m?s, (600|59[0-9])\.[0-9] s left$" \
@@ -148,7 +148,8 @@ live_and_core shared-stripped program ./shared_stripped -ex "source $script" &
 wait_for_all "see above"
 
 # The kernel's own core, where it leaves one here.
-if [[ $(</proc/sys/kernel/core_pattern) == core && $(</proc/sys/kernel/core_uses_pid) == 0 ]]; then
+if [[ $(</proc/sys/kernel/core_pattern) == core && $(</proc/sys/kernel/core_uses_pid) == 0 ]] &&
+    (ulimit -c unlimited) 2>/dev/null; then
     leave_core abort
     look "static, core of the kernel" "${ask[@]}" -ex 'bt' ./static core
     table_and_frames named
@@ -168,7 +169,7 @@ if [[ $(</proc/sys/kernel/core_pattern) == core && $(</proc/sys/kernel/core_uses
     rm core
     echo "ok  cores of the kernel"
 else
-    echo "--  core_pattern sends cores elsewhere: the kernel's own are not looked at"
+    echo "--  core_pattern or the limit sends cores elsewhere: the kernel's own are not looked at"
 fi
 
 # name VARIABLE ROUTINE: the command that gives a coroutine's address a name.
@@ -177,10 +178,13 @@ name() {
 }
 look "commands" "${at_stop[@]}" -ex 'info coroutines -suspended -thread 1' -ex 'coroutine main bt' \
     -ex "$(name r resumes_another)" -ex 'coroutine $r' -ex "$(name c yield_simply)" -ex 'coroutine $c bt 2' \
-    -ex 'coroutine $c frame 2 info locals' -ex 'coroutine $c select' -ex 'up' -ex 'coroutine off' -ex 'bt 1' ./static
+    -ex 'coroutine $c frame 2 info locals' -ex 'coroutine $c select' -ex 'up' -ex 'coroutine off' -ex 'bt 1' \
+    -ex "$(name x copied_out)" -ex 'coroutine $x frame 99' -ex 'coroutine $x frame 4 print nonsense' -ex 'coroutine $x select' \
+    -ex continue ./static
 says '^4 of 13 coroutines: 4 suspended$' '^#0 .* in start \(' '^#1 .* in main ' '^  routine  resumes_another\(void\*\) at .*cpp:' \
     '^  resumed  by the main coroutine$' '^local = 2000$' '^#2 .* yield_deep \(depth=(depth@entry=)?1\)' \
-    '^#0  +(0x[0-9a-f]+ in )?stop_here '
+    '^#0  +(0x[0-9a-f]+ in )?stop_here ' '^colib: it has no such frame' '^No symbol "nonsense"' '^colib: its stack is copied out: use' \
+    '^all went on$'
 never_says 'Traceback|Python Exception|^#3 '
 
 look "errors" "${at_stop[@]}" -ex 'coroutine 14 bt' -ex 'coroutine 0x123450' -ex 'coroutine nobody bt' -ex 'coroutine' \

@@ -14,7 +14,6 @@ runs its scripts in one namespace.
 import contextlib
 import os
 import re
-import shlex
 import struct
 import subprocess
 import tempfile
@@ -581,6 +580,19 @@ class ColibCore:
         return done.stdout[begin + len(ColibCommand.BEGIN):]
 
 
+class ColibBase(gdb.Command):
+    """What our commands have in common."""
+
+    def invoke(self, argument, from_tty):
+        try:
+            self.run(argument.strip())
+        except OSError as error:
+            raise gdb.GdbError("colib: %s" % error)
+        except gdb.error as error:
+            # gdb's own words, without a Python traceback around them.
+            raise gdb.GdbError(str(error))
+
+
 class ColibLimit(gdb.Parameter):
     """How many MiB of a core file may be copied to show a stack that is copied out."""
 
@@ -598,7 +610,7 @@ class ColibLimit(gdb.Parameter):
         return "At most %s MiB of a core file are copied." % value
 
 
-class ColibInfo(gdb.Command):
+class ColibInfo(ColibBase):
     """List the coroutines of colib: info coroutines [-STATE ...] [-thread N] [-all]
 
 STATE is new, suspended, waiting, ready, running, resuming (it resumed another one that runs), ended or released.
@@ -610,7 +622,7 @@ Without -all, 100 are listed. The number is that of this stop; the address stays
     def __init__(self):
         super(ColibInfo, self).__init__("info coroutines", gdb.COMMAND_STATUS)
 
-    def invoke(self, argument, from_tty):
+    def run(self, argument):
         states, thread, everything = self.parse(gdb.string_to_argv(argument))
         world = ColibWorld()
         chosen = [co for co in world.coroutines if (not states or co.state in states)
@@ -661,7 +673,7 @@ Without -all, 100 are listed. The number is that of this stop; the address stays
               + ", ".join("%d %s" % count for count in counts if count[0]))
 
 
-class ColibCommand(gdb.Command):
+class ColibCommand(ColibBase):
     """Show a coroutine of colib: coroutine ID [bt [ARGUMENTS] | frame LEVEL [COMMAND] | select]
 
 ID is a number that info coroutines shows, an address, or `main`: the selected thread outside any coroutine.
@@ -683,8 +695,8 @@ ID is a number that info coroutines shows, an address, or `main`: the selected t
         super(ColibCommand, self).__init__("coroutine", gdb.COMMAND_STACK)
         gdb.unwinder.register_unwinder(None, self.unwinder, replace=True)
 
-    def invoke(self, argument, from_tty):
-        words = argument.strip().split(None, 1)
+    def run(self, argument):
+        words = argument.split(None, 1)
         if not words:
             raise gdb.GdbError("colib: which coroutine? See help coroutine.")
         if words[0] == "off":
@@ -797,7 +809,7 @@ ID is a number that info coroutines shows, an address, or `main`: the selected t
             gdb.invalidate_cached_frames()
 
     def backtrace(self, arguments, first):
-        words = [str(int(w) + first) if w.isdigit() else w for w in shlex.split(arguments)]
+        words = [str(int(w) + first) if w.isdigit() else w for w in arguments.split()]
         return self.renumber(gdb.execute("backtrace " + " ".join(words), to_string=True), first)
 
     def in_frame(self, level, first, command):
