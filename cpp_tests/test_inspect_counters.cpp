@@ -222,6 +222,38 @@ TEST(Counters, ACoroutineThatChangesHandsIsCountedOnceAndItsStackGoesWithIt)
     EXPECT_EQ(after.stack_bytes_in_use, before.stack_bytes_in_use);
 }
 
+TEST(Counters, ACoroutineThatAnotherThreadMadeCountsAsItsOwners)
+{
+    const co_stats_t before = all();
+    support::on_thread([&] {
+        co_init_curr_thread_env();
+        stCoRoutineEnv_t *here = co_get_curr_thread_env();
+        stCoRoutine_t *made[2] = {};
+        support::on_thread([&] {
+            for (stCoRoutine_t *&co : made) {
+                co = co_create_env(here, nullptr, [](void *) -> void * { return nullptr; }, nullptr);
+            }
+            EXPECT_EQ(mine().coroutines_created, 0u);
+        });
+        EXPECT_EQ(mine().coroutines_created, 2u);
+        EXPECT_EQ(mine().coroutines_live, 2u);
+        EXPECT_EQ(mine().stacks_in_use, 2u);
+        EXPECT_EQ(mine().stack_bytes_in_use, 2u * 128 * 1024);
+        co_release(made[0]); // kept whole for the next, perhaps
+        EXPECT_EQ(mine().coroutines_live, 1u);
+        EXPECT_EQ(mine().stacks_in_use, 1u);
+        support::on_thread([&] { co_release(made[1]); });
+        EXPECT_EQ(mine().coroutines_live, 0u);
+        EXPECT_EQ(mine().stacks_in_use, 0u);
+        EXPECT_EQ(mine().stack_bytes_in_use, 0u);
+    });
+    const co_stats_t after = all();
+    EXPECT_EQ(after.coroutines_created, before.coroutines_created + 2);
+    EXPECT_EQ(after.coroutines_live, before.coroutines_live);
+    EXPECT_EQ(after.stacks_in_use, before.stacks_in_use);
+    EXPECT_EQ(after.stack_bytes_in_use, before.stack_bytes_in_use);
+}
+
 TEST(Counters, AThreadThatEndedLeavesItsCountsAndWhatItDidNotRelease)
 {
     const co_stats_t before = all();

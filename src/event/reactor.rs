@@ -80,7 +80,7 @@ pub(crate) struct Reactor {
     trim_at: Cell<u64>,
     /// The last tick the loop has seen.
     tick: Cell<u64>,
-    /// It runs: `tick` is the present one, near enough. (False: perhaps.)
+    /// It runs: `tick` is the present one, near enough. (After an exception that left the loop it still says so.)
     turns: Cell<bool>,
     timeout: UnsafeCell<libc::timespec>,
     /// Woken, to be resumed in the next round.
