@@ -52,6 +52,8 @@ void co_yield_co(stCoRoutine_t *co);
 int co_cond_wait(stCoCond_t *cond, int timeout_ms);
 void co_set_log_handler(void (*handler)(const char *message));
 int co_set_timeout(int fd, int read_ms, int write_ms);
+int co_set_hooks(const char *words);
+int co_hook_fd(int fd);
 // A template that nobody instantiates: checked by the compiler, absent from the program.
 #define MENDED(Suite, name)     \
     template <typename LeftOut> \
