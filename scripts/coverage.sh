@@ -62,7 +62,7 @@ if ((failed)); then echo "coverage: some tests failed under the counters; the fi
 
 "$tools/llvm-profdata" merge -sparse "$build"/profiles/*.profraw -o "$build/all.profdata"
 read_by=("$build/cmake/lib/libcolib.so" -object "$unit_tests" -instr-profile="$build/all.profdata")
-ours=(--ignore-filename-regex='/rustc/|/\.cargo/|/src/fuzzing/')
+ours=(--ignore-filename-regex='/rustc/|/\.cargo/|/fuzzing/')
 "$tools/llvm-cov" export -format=lcov "${read_by[@]}" "${ours[@]}" >"$build/lines.info"
 
 # list_lines: each file with its lines that were never reached, and what is there.

@@ -58,8 +58,32 @@ fn chosen() -> Chosen {
     Chosen { on: ENTRIES.iter().enumerate().filter_map(bit).collect(), quirks: on & QUIRKS != 0 }
 }
 
+/// Words that mean something, or nearly: each byte is one.
+fn words(bytes: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for byte in bytes.iter().map(|&byte| usize::from(byte)) {
+        let entry = &ENTRIES[byte / 2 % ENTRIES.len()];
+        match byte {
+            240.. => text.push(b'\n'),
+            220..240 => text.extend([&b"all,"[..], b"default,", b"libco,", b" all ,", b"-all,"][byte % 5]),
+            _ => {
+                let names = [&[entry.name], entry.also].concat();
+                text.extend([&b""[..], b"-"][byte % 2]);
+                text.extend(names[byte / 2 % names.len()].as_bytes());
+                text.push(b',');
+            }
+        }
+    }
+    text
+}
+
 pub(crate) fn play(data: &[u8]) {
     let before = ON.load(Ordering::Relaxed);
+    // As they are, or each a word.
+    let data = match data.split_first() {
+        Some((first, rest)) if first % 2 == 0 => words(rest),
+        _ => data.to_vec(),
+    };
     // Each line is a call.
     for words in data.split(|&byte| byte == b'\n') {
         let old = chosen();
