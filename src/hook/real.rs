@@ -434,3 +434,6 @@ pub(crate) fn find() {
     // SAFETY: see `Table`: nothing of ours runs yet.
     find_all(unsafe { &mut *REAL.0.get() });
 }
+
+#[cfg(test)]
+mod tests;
