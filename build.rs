@@ -1,5 +1,5 @@
 //! Sets the shared library's soname and compiles the one C shim: a C variadic
-//! function cannot be defined in stable Rust.
+//! function cannot be defined in stable Rust. COLIB_PROBES=0 in the environment leaves the static probes out.
 
 fn main() {
     println!("cargo:rerun-if-changed=src/capi/log_shim.c");
@@ -9,6 +9,10 @@ fn main() {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,relro,-z,now");
     // Threads that used the library call it when they end: it is never unloaded under them.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    println!("cargo:rerun-if-env-changed=COLIB_PROBES");
+    if std::env::var_os("COLIB_PROBES").is_some_and(|wish| wish == "0") {
+        println!("cargo:rustc-cfg=no_probes");
+    }
     cc::Build::new()
         .file("src/capi/log_shim.c")
         .flag_if_supported("-fvisibility=hidden")

@@ -133,6 +133,13 @@ pub(crate) fn valgrind_request(request: usize, args: [usize; 5]) -> usize {
 /// The note that makes a static probe (USDT) of the instruction at the label 990 before it: perf, bpftrace and gdb find
 /// `colib:$name`. `$args` says where its arguments are, each as SIZE@PLACE in AT&T syntax. It takes no room in
 /// memory, and the instruction is one that is there anyway, or a nop.
+#[cfg(no_probes)]
+macro_rules! probe_note {
+    ($name:literal, $args:literal) => {
+        ""
+    };
+}
+#[cfg(not(no_probes))]
 macro_rules! probe_note {
     ($name:literal, $args:literal) => {
         concat!(
@@ -165,7 +172,14 @@ global_asm!(
     ".popsection",
 );
 
+#[cfg(no_probes)]
+macro_rules! probe {
+    ($name:literal, $first:expr, $second:expr) => {{
+        let _: (usize, usize) = ($first, $second);
+    }};
+}
 /// A static probe with two arguments of eight bytes: a nop, unless somebody listens.
+#[cfg(not(no_probes))]
 macro_rules! probe {
     ($name:literal, $first:expr, $second:expr) => {{
         let (first, second): (usize, usize) = ($first, $second);

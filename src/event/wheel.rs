@@ -15,7 +15,7 @@
 //!
 //! Where a timer lies is only known from the one before it, which is not in the cache either. With three
 //! rings, walked from both ends, six of them are on their way at once. Timers of one tick fire in the order
-//! they were set, but for gaps that cancelled ones leave.
+//! they were set, but for gaps that cancelled ones leave; one that was set from far away fires after those.
 //!
 //! A new timer waits in `fresh` until the wheel is next asked: then all new ones are put in their slots together. To
 //! put one in takes its slot and the slot's last timer, neither in the cache; together they are on their
