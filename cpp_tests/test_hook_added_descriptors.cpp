@@ -261,7 +261,7 @@ TEST(AddedDescriptors, made_non_blocking_by_the_program_do_not_wait)
         EXPECT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair.both()));
         EXPECT_EQ(0, pipe2(ends.both(), O_NONBLOCK));
         const int counter = eventfd(0, EFD_NONBLOCK), timer = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
-        char bytes[8];
+        char bytes[8] = {};
         for (int fd : {pair.a, ends.a, counter, timer}) {
             EXPECT_EQ(O_NONBLOCK, fcntl(fd, F_GETFL) & O_NONBLOCK);
             FAILS(EAGAIN, read(fd, bytes, sizeof bytes));

@@ -67,6 +67,6 @@ ctests() (cd "$build" && ctest --output-on-failure)
 step "C and C++ tests (ctest)" ctests
 step "soak, one minute" make --no-print-directory soak MINUTES=1 BUILD_DIR="$build" CARGO="$cargo"
 # A part: `make test-memcheck` runs them all.
-core='test_(context|create|exceptions|inner|loop_conditions|mutex|release|release_waiting|reset|resume_yield|specifics|visible_struct)$'
+core='test_(context|create|exceptions|inner|loop_conditions|mutex|release|reset|resume_yield|specifics|visible_struct)$'
 step "a part of the C++ tests under valgrind" env BUILD_DIR="$build" JOBS="$jobs" scripts/watch-tests.sh memcheck "$core"
 finish

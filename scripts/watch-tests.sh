@@ -36,7 +36,8 @@ END
     memcheck | helgrind)
         cat <<'END'
 test_copystack CopyStack.SavedBytesAreFreedWithTheirCoroutine measures memory: valgrind keeps for a while what was freed
-test_dns_lookups HelperThreads.are_as_many_*:*goes_on_in_a_child_of_fork* under valgrind threads take turns, and too long for it
+test_dns_lookups HelperThreads.are_as_many_*:*goes_on_in_a_child_of_fork*:*no_thread_can_be_had* under valgrind threads take turns, and too long for it
+test_dns_tick * measures times, too short for valgrind
 test_exceptions_in_flight Exceptions.AResetInsideCatchStartsWithoutAnException abandons an exception, which nobody frees
 test_hook_added_accept *bad_arguments* passes bad pointers on purpose
 test_hook_added_accept AddedAccept.without_a_free_number_* valgrind has descriptors of its own
@@ -50,6 +51,17 @@ test_hook_choice LibcoHooks.*:Mutex.* runs itself by another name, as which valg
 test_hook_descriptors Fcntl.passes_on_pointer_arguments_* valgrind does not know those commands
 test_hook_descriptors Setsockopt.with_a_bad_pointer_reports_efault passes bad pointers on purpose
 test_hook_epoll EpollWait.blocks_as_before_*:EpollWait.with_bad_arguments_* valgrind does not know epoll_pwait2
+test_hook_added_numbers KnownNumbers.kept_open_by_a_child_* within three seconds: too fast for valgrind
+test_inspect_coroutines Info.TheMarkOfAStack* valgrind puts more on a stack
+test_inspect_counters *AChildOfFork* a child of several threads, whose own memory is nobody's there
+test_loop_strain CoCreate.gets_memory_that_* limits its address space, of which valgrind needs more
+test_process_exec *NoDescriptorOfTheLibrary* valgrind has descriptors of its own
+test_process_signals *MayJumpBack*:*WhileTheThreadForks* jumps out of a handler, and valgrind takes the frames that remain for blank
+test_process_threads *LeaveNothing measures memory
+test_registers FloatingPoint.ANewCoroutine* valgrind does not keep the x87's control word
+test_release_waiting * abandons frames whose vectors nobody frees
+test_specifics Specifics.TheirMemoryIsFreed* measures memory
+test_thread_exit ThreadExit.TwoThousandThreads* measures memory
 test_hook_waiting_strain * calls epoll_pwait2, which valgrind does not know
 test_hook_select *bad_argument*:*absurd_number* passes bad pointers on purpose
 test_hook_time ClockNanosleep.with_any_clock_*:*bad_arguments* passes bad pointers on purpose
