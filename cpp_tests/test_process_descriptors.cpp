@@ -66,3 +66,42 @@ MENDED(ProcessDescriptors, AThreadThatClosesNumbersOnceTooOftenStealsNoWakeUp)
               }),
               0);
 }
+
+// Threads open, hand over and close the same few numbers; a close that is not quite over takes nothing from the next owner.
+MENDED(ProcessDescriptors, ANumberStaysKnownWhileOtherThreadsCloseAndOpen)
+{
+    std::atomic<bool> stop{false};
+    std::atomic<long> unknown{0}, rounds{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 6; ++i) {
+        threads.emplace_back([&] {
+            while (!stop) {
+                int fds[2];
+                if (pipe(fds) != 0) {
+                    std::abort();
+                }
+                for (const int fd : fds) {
+                    unknown += co_hook_fd(fd) != 0;
+                }
+                for (int look = 0; look < 3; ++look) {
+                    for (const int fd : fds) {
+                        unknown += co_set_timeout(fd, -1, -1) != 0;
+                    }
+                    std::this_thread::yield();
+                }
+                close(fds[0]);
+                close(fds[1]);
+                ++rounds;
+            }
+        });
+    }
+    const long long end = now_ms() + 3000;
+    while (now_ms() < end && unknown == 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    stop = true;
+    for (std::thread &t : threads) {
+        t.join();
+    }
+    EXPECT_EQ(unknown, 0) << "in " << rounds << " rounds";
+}

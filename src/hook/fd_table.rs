@@ -363,7 +363,7 @@ pub(super) fn close_by<R>(fd: c_int, call: impl FnOnce() -> R) -> R {
 #[inline]
 pub(super) fn closed(fd: c_int, generation: Option<u32>) {
     if let Some(generation) = generation {
-        drop_user(event::take_record(fd, generation));
+        drop_record(fd, generation);
     }
     event::closed(fd);
 }
@@ -371,21 +371,40 @@ pub(super) fn closed(fd: c_int, generation: Option<u32>) {
 /// The number is about to be closed, one of many: forgets it at once.
 pub(super) fn closing(fd: c_int) {
     if let Some(generation) = event::leave_loops(fd) {
-        drop_user(event::take_record(fd, generation));
+        drop_record(fd, generation);
     }
 }
 
+/// What is known of a number goes, unless it was given out anew since it had this generation. No record is freed or
+/// used again meanwhile: the same one, made another thread's for the same number, would be taken from it.
+fn drop_record(fd: c_int, generation: u32) {
+    if get(fd).is_none() {
+        return;
+    }
+    FREE.lock.with(|| {
+        let record = event::take_record(fd, generation).cast::<Record>();
+        // SAFETY: null or a record, never freed.
+        if let Some(this) = unsafe { record.as_ref() }
+            && this.users.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            put_back(this);
+        }
+    });
+}
+
+/// Makes it a free record. The lock is held.
+fn put_back(record: &Record) {
+    // SAFETY: the lock is held.
+    let first = unsafe { &mut *FREE.first.get() };
+    record.set_next(*first);
+    *first = (&raw const *record).cast_mut();
+}
+
 fn drop_user(record: *mut c_void) {
-    let record = record.cast::<Record>();
     // SAFETY: null or a record, never freed.
-    let Some(this) = (unsafe { record.as_ref() }) else { return };
+    let Some(this) = (unsafe { record.cast::<Record>().as_ref() }) else { return };
     if this.users.fetch_sub(1, Ordering::AcqRel) == 1 {
-        FREE.lock.with(|| {
-            // SAFETY: the lock is held.
-            let first = unsafe { &mut *FREE.first.get() };
-            this.set_next(*first);
-            *first = record;
-        });
+        FREE.lock.with(|| put_back(this));
     }
 }
 
