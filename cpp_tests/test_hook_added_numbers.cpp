@@ -211,10 +211,10 @@ TEST(KnownNumbers, kept_open_by_a_child_leave_nothing_behind)
             }
             stop.a.reset();
             const int number = ends.known;
+            Pair next = plain_pair(); // (while the number is taken)
             close(number);
             ends.put('z');
             expect_idle();
-            Pair next = plain_pair();
             syscall(SYS_dup3, next.a.get(), number, 0);
             Fd reused(number);
             EXPECT_EQ(0, co_hook_fd(number));

@@ -73,11 +73,13 @@ pub(crate) fn recorded(fd: c_int) -> *mut c_void {
 }
 
 /// The number is about to be closed: takes it out of every loop's epoll and wakes who waits for it. Returns its
-/// new generation, if it is known at all. (Its record stays until it is closed: a call that begins meanwhile must
-/// still not block.)
+/// new generation if it has a record, which stays until it is closed: a call that begins meanwhile must still not
+/// block. (One that it gets later is not this file's: co_hook_fd of another thread, to which the kernel has given
+/// the number, leaves the generation as it is.)
 pub(crate) fn leave_loops(fd: c_int) -> Option<u32> {
     let slot = slot(fd)?;
-    if slot.loops.load(Ordering::Acquire) == 0 && slot.record.load(Ordering::Acquire).is_null() {
+    let has_record = !slot.record.load(Ordering::Acquire).is_null();
+    if slot.loops.load(Ordering::Acquire) == 0 && !has_record {
         return None;
     }
     if !process::is_mine() {
@@ -90,7 +92,7 @@ pub(crate) fn leave_loops(fd: c_int) -> Option<u32> {
         OURS => loops::closing_ours(fd),
         loops => loops::closing(fd, old, loops),
     }
-    Some(old.wrapping_add(1))
+    has_record.then(|| old.wrapping_add(1))
 }
 
 /// The number was closed: takes its record, unless it was given out anew since it had this generation.
