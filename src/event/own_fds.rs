@@ -19,9 +19,12 @@ use crate::sys::epoll;
 use crate::sys::errno::Errno;
 use crate::sys::process;
 
-/// From here on the loops' numbers are looked for: half of what the process may have, if that is less. No
-/// higher: the kernel's table of descriptors reaches to the highest, and fork copies it.
-const HIGH: libc::rlim_t = 1024;
+/// From here on the loops' numbers are looked for: half of what the process may have, if that is less.
+const HIGH: libc::rlim_t = 768;
+
+/// Below this they stay. The kernel's table of descriptors reaches to the highest, fork copies it, and select(2) goes by
+/// its size: programs call it with the most descriptors there can be, and sets of 1024.
+const END: c_int = 1024;
 
 /// How often a number is made anew that was closed before it could be moved.
 const TRIES: usize = 8;
@@ -32,6 +35,10 @@ fn high(make: fn() -> Result<c_int, Errno>) -> Result<c_int, Errno> {
     for _ in 0..TRIES {
         let fd = make()?;
         match epoll::duplicate(fd, from as c_int) {
+            Ok(moved) if moved >= END => {
+                epoll::close(moved);
+                return Ok(fd);
+            }
             Ok(moved) => {
                 epoll::close(fd);
                 return Ok(moved);

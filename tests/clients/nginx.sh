@@ -3,7 +3,7 @@ needs nginx-light nginx
 needs openssl openssl
 
 # Makes a certificate for 127.0.0.1 and a file of 1 MB; starts nginx, which serves it at http://127.0.0.1:$port/file
-# and https://127.0.0.1:$tls_port/file, through a slow upstream (2 seconds) at /slow, and what was asked at /echo?...
+# and https://127.0.0.1:$tls_port/file, through a slow upstream (4 seconds) at /slow, and what was asked at /echo?...
 serve() {
     local slow_port
     port=$(free_port)
@@ -44,7 +44,7 @@ http {
     }
     server {
         listen 127.0.0.1:$slow_port;
-        location / { limit_rate 512k; }
+        location / { limit_rate 256k; }
     }
 }
 CONF
