@@ -76,26 +76,28 @@ static DOORS: caller::Knowledge = caller::Knowledge {
     stack_left: routine::inspect::stack_left,
 };
 
+/// What the environment says; nothing in a program that has more rights than whoever started it.
+fn setting(name: &CStr) -> Option<&'static CStr> {
+    if sys::process::has_more_rights() {
+        return None;
+    }
+    // SAFETY: a string; the C library's own getenv, or its like.
+    let value = unsafe { (hook::real::get().getenv)(name.as_ptr()) };
+    // SAFETY: not null: a string of the environment, read at once.
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
+}
+
 /// Runs when the library is loaded, before main.
 extern "C" fn load() {
     hook::real::find();
     sys::process::claim();
     caller::know(&DOORS);
     sys::tools::find();
-    // SAFETY: a string; the C library's own getenv, or its like.
-    let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_LOG".as_ptr()) };
-    // SAFETY: not null: a string of the environment.
-    log::configure((!wish.is_null()).then(|| unsafe { CStr::from_ptr(wish) }));
-    // SAFETY: as above.
-    let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_HOOKS".as_ptr()) };
-    if !wish.is_null() {
-        // SAFETY: a string of the environment.
-        hook::choice::configure(unsafe { CStr::from_ptr(wish) }.to_bytes());
+    log::configure(setting(c"LIBCO_LOG"));
+    if let Some(words) = setting(c"LIBCO_HOOKS") {
+        hook::choice::configure(words.to_bytes());
     }
-    // SAFETY: as above.
-    let wish = unsafe { (hook::real::get().getenv)(c"LIBCO_FAULTS".as_ptr()) };
-    // SAFETY: null, or a string of the environment.
-    if !wish.is_null() && unsafe { CStr::from_ptr(wish) }.to_bytes() == b"0" {
+    if setting(c"LIBCO_FAULTS").is_some_and(|wish| wish.to_bytes() == b"0") {
         sys::fault::leave_alone();
     }
     capi::connect_log_shim();

@@ -224,6 +224,10 @@ fn move_out(env: &Env, occupant: Co) -> bool {
             return false;
         };
         drop_buffer(env, occupant);
+        let left = size_class::rounded(size) - size;
+        // (What another coroutine had there is nobody's to read.)
+        // SAFETY: the buffer is as long as its class.
+        unsafe { buffer.as_ptr().wrapping_add(size).write_bytes(0, left) };
         occupant.save_buffer.set(buffer.as_ptr());
     }
     occupant.save_size.set(size as u32);

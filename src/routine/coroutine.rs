@@ -327,6 +327,21 @@ impl Coroutine {
         self.set_word(word::LAID_DOWN);
     }
 
+    /// Whether it has ever waited: then its last wait has left something in the block.
+    #[inline(always)]
+    pub(crate) fn has_waited(&self) -> bool {
+        !self.wait.reactor.get().is_null()
+    }
+
+    /// What the last wait has left: the next coroutine sees none of it.
+    pub(crate) fn forget_wait(&self) {
+        let wait = (&raw const self.wait).cast_mut().cast::<u8>();
+        // SAFETY: cells and an atomic of a block that nobody but this thread has; all-zero bytes are a wait that has not begun.
+        unsafe { wait.write_bytes(0, size_of::<Wait>()) };
+        self.io_len.set(0);
+        self.stack_sp.set(null_mut());
+    }
+
     pub(crate) fn stack(&self) -> &StackMem {
         // SAFETY: set at creation to memory that outlives the block, never changed by us; the
         // contract gives programs this pointer to read.

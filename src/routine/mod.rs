@@ -179,13 +179,26 @@ pub(crate) fn release(co: Co) {
         && core::ptr::eq(co.env.get(), env)
         && co.is_plain()
     {
-        env.count_one_less(co);
-        if !env.parked.put(co) {
-            free_private(env, co);
+        if co.has_waited() {
+            return release_waited(env, co);
         }
-        return;
+        return release_plain(env, co);
     }
     release_slowly(co);
+}
+
+#[inline(always)]
+fn release_plain(env: &Env, co: Co) {
+    env.count_one_less(co);
+    if !env.parked.put(co) {
+        free_private(env, co);
+    }
+}
+
+#[inline(never)]
+fn release_waited(env: &Env, co: Co) {
+    co.forget_wait();
+    release_plain(env, co);
 }
 
 /// Frees a plain coroutine's block and stack.

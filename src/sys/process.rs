@@ -50,3 +50,9 @@ pub(crate) fn room_for_descriptors() -> Option<usize> {
     let number = lines.find_map(|line| line.strip_prefix(b"FDSize:"))?;
     core::str::from_utf8(number.trim_ascii()).ok()?.parse().ok()
 }
+
+/// Whether the process has rights that whoever started it has not (setuid, file capabilities): the kernel says so.
+pub(crate) fn has_more_rights() -> bool {
+    // SAFETY: asks for a number.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
