@@ -15,6 +15,7 @@
 #   make soak        everything at random, checked by a model; MINUTES=10, SEED= (a random one), THREADS=3, SHARED=1
 #                    for the shared library
 #   make lint        formatting and clippy
+#   make audit       licences, sources and advisories of the crates (needs cargo-deny, and the network)
 #   make fuzz        new inputs for the fuzzer's targets: SECONDS=60 for each, TARGET=name for one (docs/TESTING.md)
 #   make coverage    which lines of src/ the tests reach: a table, and build/coverage/never-reached.txt
 #
@@ -64,7 +65,7 @@ EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
 EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
 
 .PHONY: all lib examples headers docs-table deps test test-memcheck test-helgrind test-address test-thread run install uninstall clean \
-	fmt-check lint cargo-build bench bench-docs bench-profile million ten-million fuzz coverage soak
+	fmt-check lint cargo-build bench bench-docs bench-profile million ten-million fuzz coverage soak audit
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -158,6 +159,10 @@ soak: lib
 
 fmt-check:
 	$(RUN_CARGO) fmt --check
+
+audit:
+	@command -v cargo-deny >/dev/null || { echo "make audit: needs cargo-deny: cargo install cargo-deny --locked" >&2; exit 1; }
+	$(RUN_CARGO) deny --all-features check $(AUDIT)
 
 lint: fmt-check
 	$(RUN_CARGO) clippy --release --all-targets -- -D warnings
