@@ -117,7 +117,8 @@ check_packages() {
         need valgrind valgrind
         need gdb gdb
         need linux-perf perf
-        need iproute2 ss
+        PATH=$PATH:/usr/sbin:/sbin need iproute2 ss ip
+        PATH=$PATH:/usr/sbin:/sbin need nftables nft
         need_header libgtest-dev gtest/gtest.h
         need_header libgmock-dev gmock/gmock.h
         check_clients
