@@ -89,6 +89,8 @@ use same_signature;
 enum Waited {
     /// Something happened there, or it cannot be waited for: try again.
     Ready,
+    /// The same, of a connection that is over both ways.
+    HungUp,
     /// The time is over, or the coroutine was resumed by hand: one last try.
     Over,
 }
@@ -110,8 +112,7 @@ fn wait_for(env: &Env, fd: c_int, events: u16, deadline: Option<u64>) -> Result<
     }
     match event::poll_one(env, env.reactor()?, fd, events, deadline) {
         Ok(0) if env.running().wait.outcome() != Outcome::Woken => Ok(Waited::Over),
-        // Closed meanwhile: the number may be another file's by now.
-        Ok(events) if events & libc::POLLNVAL as u16 != 0 => Err(Errno(libc::EBADF)),
+        Ok(events) if events & (libc::POLLNVAL | libc::POLLHUP) as u16 != 0 => closed_or_hung_up(events),
         Err(event::Refused::Error(error)) => Err(error),
         Err(event::Refused::AlwaysReady) => {
             // A file of the kind that is never recorded: the number changed hands past us.
@@ -121,6 +122,12 @@ fn wait_for(env: &Env, fd: c_int, events: u16, deadline: Option<u64>) -> Result<
         // Closed: the call itself says what is wrong.
         Ok(_) | Err(event::Refused::Closed) => Ok(Waited::Ready),
     }
+}
+
+#[cold]
+fn closed_or_hung_up(events: u16) -> Result<Waited, Errno> {
+    // Closed meanwhile: the number may be another file's by now.
+    if events & libc::POLLNVAL as u16 != 0 { Err(Errno(libc::EBADF)) } else { Ok(Waited::HungUp) }
 }
 
 fn wait_plainly(fd: c_int, events: u16, deadline: Option<u64>) -> Waited {
@@ -137,6 +144,7 @@ fn wait_plainly(fd: c_int, events: u16, deadline: Option<u64>) -> Waited {
         match unsafe { (real::get().poll)(&mut one, 1, left) } {
             0 => return Waited::Over,
             -1 if Errno::last() == Errno(libc::EINTR) => {}
+            1 if one.revents & libc::POLLHUP != 0 => return Waited::HungUp,
             _ => return Waited::Ready,
         }
     }

@@ -50,7 +50,9 @@ pub(super) fn send_on(
             return if sent > 0 { sent as ssize_t } else { -1 };
         }
         match wait_for(env, fd, libc::POLLOUT as u16, deadline(record.write_ms())) {
-            Ok(Waited::Ready) => {}
+            // A try would take the error that the program's next call is to have, and raise SIGPIPE too early.
+            Ok(Waited::HungUp) if sent > 0 => return sent as ssize_t,
+            Ok(Waited::Ready | Waited::HungUp) => {}
             Ok(Waited::Over) => last_try = true,
             Err(_) if sent > 0 => return sent as ssize_t,
             Err(error) => return failed(error),

@@ -95,7 +95,7 @@ unsafe fn connect_hooked(fd: c_int, addr: *const sockaddr, len: socklen_t, env: 
     }
     let ms = if record.has(WRITE_TIMEOUT_SET) { record.write_ms() } else { CONNECT_MS };
     let error = match wait_for(env, fd, libc::POLLOUT as u16, deadline(ms)) {
-        Ok(Waited::Ready) => match pending_error(fd) {
+        Ok(Waited::Ready | Waited::HungUp) => match pending_error(fd) {
             Ok(0) => {
                 Errno(0).set();
                 return 0;
