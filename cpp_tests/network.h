@@ -24,31 +24,38 @@ inline bool put_file(const std::string &path, const std::string &text)
 // A program, with its standard output in `output`; the others run meanwhile. Its exit status, or -1.
 inline int run_program(std::vector<std::string> words, std::string *output = nullptr)
 {
-    Fd out(static_cast<int>(syscall(SYS_memfd_create, "colib-test", MFD_CLOEXEC)));
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, out, 1);
     std::vector<char *> arguments;
     for (std::string &word : words) {
         arguments.push_back(word.data());
     }
     arguments.push_back(nullptr);
-    pid_t pid = -1;
-    const int failed = posix_spawnp(&pid, arguments[0], &actions, nullptr, arguments.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (failed != 0) {
-        return -1;
-    }
-    int status = 0;
-    while (waitpid(pid, &status, WNOHANG) == 0) {
+    Fd out(static_cast<int>(syscall(SYS_memfd_create, "colib-test", MFD_CLOEXEC)));
+    int status = -1;
+    std::atomic<bool> done{false};
+    // On a thread of its own: who starts a program is stopped until the new one is loaded.
+    std::thread starter([&] {
+        posix_spawn_file_actions_t actions;
+        posix_spawn_file_actions_init(&actions);
+        posix_spawn_file_actions_adddup2(&actions, out, 1);
+        pid_t pid = -1;
+        int ended = 0;
+        if (posix_spawnp(&pid, arguments[0], &actions, nullptr, arguments.data(), environ) == 0 &&
+            waitpid(pid, &ended, 0) == pid && WIFEXITED(ended)) {
+            status = WEXITSTATUS(ended);
+        }
+        posix_spawn_file_actions_destroy(&actions);
+        done = true;
+    });
+    while (!done) {
         nap(1);
     }
+    starter.join();
     if (output != nullptr) {
         char bytes[4096];
         const ssize_t n = pread(out, bytes, sizeof bytes, 0);
         output->assign(bytes, n > 0 ? n : 0);
     }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return status;
 }
 
 // What happens to packets that come in, in nft's words, in the place of what was said before. The counter `hit` goes on.
