@@ -197,6 +197,28 @@ macro_rules! probe {
 }
 pub(crate) use probe;
 
+/// A whole function that is another by a second name.
+macro_rules! other_name {
+    ($target:path) => {
+        ::core::arch::naked_asm!("jmp {}", sym $target)
+    };
+}
+
+/// A whole function whose first instruction finds the distance of the thread's slot from the thread's pointer: for debuggers.
+macro_rules! slot_offset_body {
+    () => {
+        ::core::arch::naked_asm!("mov rax, qword ptr [rip + colib_thread_slot@GOTTPOFF]", "ret")
+    };
+}
+
+/// Refers to a static object and does nothing: a linker that drops what is unused keeps it.
+macro_rules! keep {
+    ($object:path) => {
+        ::core::arch::asm!(".reloc ., R_X86_64_NONE, {}", sym $object, options(nomem, nostack, preserves_flags))
+    };
+}
+pub(crate) use {keep, other_name, slot_offset_body};
+
 /// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
 macro_rules! push_registers {
     () => {
@@ -663,6 +685,9 @@ pub(crate) mod coctx {
     const RSI: usize = 8;
     const RETURN: usize = 9;
     const RSP: usize = 13;
+
+    /// The least bytes of a stack that `make` takes.
+    pub(crate) const LEAST: usize = 64;
 
     /// Words in `coctx_t::regs`.
     pub(crate) const REGS: usize = 14;

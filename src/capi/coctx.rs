@@ -60,7 +60,7 @@ pub unsafe extern "C-unwind" fn coctx_make(
 ) -> c_int {
     // SAFETY: as the caller vouches.
     let Some(ctx) = (unsafe { ctx.as_mut() }) else { return -1 };
-    if ctx.ss_sp.is_null() || ctx.ss_size < 64 {
+    if ctx.ss_sp.is_null() || ctx.ss_size < arch::coctx::LEAST {
         return -1;
     }
     let top = ctx.ss_sp.cast::<u8>().wrapping_add(ctx.ss_size);

@@ -2,7 +2,6 @@
 //!
 //! `name(arguments) -> result = "mangled name" => what it calls;`
 
-use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_uint, c_void};
 
 use super::co_comm::{self, clsCoMutex};
@@ -144,7 +143,7 @@ pub extern "C-unwind" fn co_yield_ct_twin() {
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn co_log_err() {
-    naked_asm!("jmp {}", sym log_shim::colib_log_format)
+    arch::other_name!(log_shim::colib_log_format)
 }
 
 /// `co_log_err` under its C++ name.
@@ -154,7 +153,7 @@ pub unsafe extern "C-unwind" fn co_log_err() {
 #[unsafe(naked)]
 #[unsafe(export_name = "_Z10co_log_errPKcz")]
 pub unsafe extern "C-unwind" fn co_log_err_twin() {
-    naked_asm!("jmp {}", sym log_shim::colib_log_format)
+    arch::other_name!(log_shim::colib_log_format)
 }
 
 /// The raw switch: saves the caller into from, goes on with to. Not declared in a header, as in libco:
@@ -165,5 +164,5 @@ pub unsafe extern "C-unwind" fn co_log_err_twin() {
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn coctx_swap(from: *mut c_void, to: *mut c_void) {
-    naked_asm!("jmp {}", sym arch::coctx::swap)
+    arch::other_name!(arch::coctx::swap)
 }

@@ -11,9 +11,10 @@
 //! Found by its name, which the shared library exports, or in a stripped program by its magic. A change
 //! of the order or the meaning of the numbers is a change of VERSION; the test below holds the two together.
 
-use core::arch::{global_asm, naked_asm};
+use core::arch::global_asm;
 use core::mem::offset_of;
 
+use crate::arch;
 use crate::event::{self, Node, node_at};
 use crate::routine::coroutine::{self, AT_END, Coroutine, RELEASED, Wait};
 use crate::routine::env::others::ENVS;
@@ -124,7 +125,7 @@ static LAYOUT: Layout = Layout {
 /// writes it into this instruction or into the place that it loads from. The script reads the instruction.
 #[unsafe(naked)]
 unsafe extern "C" fn slot_offset() {
-    naked_asm!("mov rax, qword ptr [rip + colib_thread_slot@GOTTPOFF]", "ret")
+    arch::slot_offset_body!()
 }
 
 /// Refers to the table from code that every program with coroutines has, so that a linker that drops what is
@@ -133,7 +134,7 @@ unsafe extern "C" fn slot_offset() {
 pub(super) fn keep_layout() {
     // SAFETY: a relocation of no effect.
     unsafe {
-        core::arch::asm!(".reloc ., R_X86_64_NONE, {}", sym LAYOUT, options(nomem, nostack, preserves_flags));
+        arch::keep!(LAYOUT);
     }
 }
 
