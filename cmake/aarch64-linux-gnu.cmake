@@ -10,7 +10,9 @@ set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
 set(COLIB_RUST_TARGET aarch64-unknown-linux-gnu CACHE STRING "Rust's name of the machine to build for")
 
 set(COLIB_AARCH64_ROOT /usr/aarch64-linux-gnu CACHE PATH "Where the C library for aarch64 lies, for qemu")
-set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L "${COLIB_AARCH64_ROOT}")
+# (The loader takes the rest of its own C library: a machine with that of an arm64 package has another one, and a
+# mixture of two hangs in pthread_create.)
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L "${COLIB_AARCH64_ROOT}" -E "LD_LIBRARY_PATH=${COLIB_AARCH64_ROOT}/lib")
 
 # Programs are this machine's; libraries and headers are not.
 set(CMAKE_FIND_ROOT_PATH "${COLIB_AARCH64_ROOT}")
