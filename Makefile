@@ -3,6 +3,7 @@
 #   make             lib/libcolib.a, solib/libcolib.so and the example_* programs in this folder
 #   make test        every test, with what they need installed first
 #   make test-memcheck, test-helgrind, test-address, test-thread    the C++ tests under valgrind and gcc's sanitizers
+#   make test-aarch64    the C++ tests for aarch64, under qemu
 #   make run         the HTTP and the echo server under load
 #   make bench       the benchmarks (about five minutes): table, plots and a page in build/bench/results;
 #                    BENCH_PEER=PREFIX adds a library with libco's headers and libcolib.a under PREFIX
@@ -64,7 +65,7 @@ CXX_EXAMPLES := $(patsubst c_examples/%.cpp,%,$(wildcard c_examples/*.cpp))
 EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
 EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
 
-.PHONY: all lib examples headers docs-table deps test test-memcheck test-helgrind test-address test-thread run install uninstall clean \
+.PHONY: all lib examples headers docs-table deps test test-aarch64 test-memcheck test-helgrind test-address test-thread run install uninstall clean \
 	fmt-check lint cargo-build bench bench-docs bench-profile million ten-million fuzz coverage soak audit
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -121,6 +122,11 @@ test-memcheck test-helgrind: deps
 
 test-address test-thread: deps
 	@CARGO='$(CARGO)' CMAKE='$(CMAKE)' BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/watch-tests.sh $(@:test-%=%) '$(PATTERN)'
+
+# (Of the distribution's toolchain: it has a standard library for that processor.)
+test-aarch64: deps
+	@scripts/install-deps.sh aarch64
+	@CMAKE='$(CMAKE)' BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/test-aarch64.sh '$(PATTERN)'
 
 run:
 	@CARGO='$(CARGO)' scripts/install-deps.sh run

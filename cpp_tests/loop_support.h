@@ -98,7 +98,12 @@ inline int raw_flags(int fd) { return static_cast<int>(syscall(SYS_fcntl, fd, F_
 inline void raw_nonblock(int fd) { syscall(SYS_fcntl, fd, F_SETFL, raw_flags(fd) | O_NONBLOCK); }
 inline int raw_poll(pollfd *fds, nfds_t n, int timeout_ms)
 {
+#ifdef SYS_poll
     return static_cast<int>(syscall(SYS_poll, fds, n, timeout_ms));
+#else // newer architectures have ppoll alone
+    struct timespec timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000000L};
+    return static_cast<int>(syscall(SYS_ppoll, fds, n, timeout_ms < 0 ? nullptr : &timeout, nullptr, 0));
+#endif
 }
 inline int raw_socket(int domain, int type)
 {

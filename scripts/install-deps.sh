@@ -6,6 +6,7 @@
 #   scripts/install-deps.sh test     and everything that `make test` uses
 #   scripts/install-deps.sh bench    what `make` and `make bench` need
 #   scripts/install-deps.sh coverage  what `make coverage` needs beside what `make test` uses
+#   scripts/install-deps.sh aarch64  what `make test-aarch64` uses beside that
 #
 # Installs with apt-get, as root or through a sudo that asks for no password. Where it cannot, it
 # names what is missing and fails.
@@ -96,6 +97,25 @@ check_coverage() {
     missing+=("llvm-$version")
 }
 
+# A Rust toolchain of the distribution's own with the standard library for aarch64, cross compilers, an emulator.
+check_aarch64() {
+    local architectures
+    architectures=$(dpkg --print-foreign-architectures 2>/dev/null) || die "'aarch64' works on Debian alone"
+    if [[ " ${architectures//$'\n'/ } " != *" arm64 "* ]]; then
+        [[ $(id -u) == 0 ]] || die "please run as root: dpkg --add-architecture arm64"
+        dpkg --add-architecture arm64
+    fi
+    need rustc-web /usr/bin/rustc
+    need cargo-web /usr/bin/cargo
+    [[ -d /usr/lib/rustlib/x86_64-unknown-linux-gnu ]] || missing+=(libstd-rust-web-dev)
+    [[ -d /usr/lib/rustlib/aarch64-unknown-linux-gnu ]] || missing+=(libstd-rust-web-dev:arm64)
+    need gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
+    need g++-aarch64-linux-gnu aarch64-linux-gnu-g++
+    need qemu-user qemu-aarch64
+    [[ -e /usr/src/googletest/CMakeLists.txt ]] || missing+=(googletest)
+    [[ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ]] || missing+=(libc6-dev-arm64-cross)
+}
+
 check_packages() {
     missing=()
     need gcc gcc
@@ -135,7 +155,10 @@ check_packages() {
     coverage)
         check_coverage
         ;;
-    *) die "unknown argument '$1' (build, run, test, bench or coverage)" ;;
+    aarch64)
+        check_aarch64
+        ;;
+    *) die "unknown argument '$1' (build, run, test, bench, coverage or aarch64)" ;;
     esac
 }
 

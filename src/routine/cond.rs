@@ -240,7 +240,8 @@ pub(crate) fn serve_deferred(env: &Env) {
             continue;
         }
         tools::received((&raw const *cond).cast());
-        cond.is_deferred.store(false, Ordering::Release);
+        // (An exchange, not a store: who finds it still true has added its signal before, and the next line sees that.)
+        cond.is_deferred.swap(false, Ordering::AcqRel);
         let signals = cond.deferred.swap(0, Ordering::AcqRel);
         env.guarded(|| {
             if signals & BROADCAST != 0 {

@@ -113,7 +113,8 @@ impl Wait {
 
     #[inline(always)]
     pub(crate) fn set_state(&self, state: WaitState) {
-        self.state.store(state as u8, Ordering::Relaxed);
+        // (Who reads that a wait is over, from another thread, then sees the run that ended it.)
+        self.state.store(state as u8, Ordering::Release);
     }
 
     pub(crate) fn kind(&self) -> WaitKind {
