@@ -174,7 +174,7 @@ real_functions! {
         = c"gethostbyaddr", else no_host(address.cast());
     gethostbyaddr_r: fn(address: *const c_void, address_len: socklen_t, family: c_int, host: *mut hostent, buf: *mut c_char, len: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int
         = c"gethostbyaddr_r", else no_host_r(address.cast(), host, buf, len, result, error);
-    secure_getenv: fn(name: *const c_char) -> *mut c_char = c"secure_getenv", else environ_value(name);
+    secure_getenv: fn(name: *const c_char) -> *mut c_char = c"secure_getenv", else secure_environ_value(name);
 
     /// The fortified names; each ends the program if the buffer is too small, and is called for that alone.
     read_chk: fn(fd: c_int, buf: *mut c_void, count: size_t, room: size_t) -> ssize_t
@@ -333,6 +333,18 @@ unsafe fn no_thrd_sleep(wish: *const timespec, rest: *mut timespec) -> c_int {
         libc::EINTR => -1,
         _ => -2,
     }
+}
+
+/// As [`environ_value`]; nothing in a program that has more rights than who started it.
+///
+/// # Safety
+/// `name` is a string.
+unsafe fn secure_environ_value(name: *const c_char) -> *mut c_char {
+    if crate::sys::process::has_more_rights() {
+        return null_mut();
+    }
+    // SAFETY: as the caller vouches.
+    unsafe { environ_value(name) }
 }
 
 /// getenv without the C library: reads `environ`.

@@ -17,11 +17,11 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn of(address: usize) -> Place {
         let mut place = Place { address, offset: 0, name: [0; NAME], len: 0 };
-        let mut start_of_file = 0;
+        let mut first = FirstPage::default();
         each_line(|line| {
             let Some(mapping) = Mapping::parse(line) else { return true };
             if mapping.file_offset == 0 {
-                start_of_file = mapping.start;
+                first = FirstPage { start: mapping.start, inode: mapping.inode, readable: mapping.readable };
             }
             if address < mapping.start || address >= mapping.end {
                 return true;
@@ -30,7 +30,10 @@ impl Place {
                 let tail = &mapping.name[mapping.name.len().saturating_sub(NAME)..];
                 place.name[..tail.len()].copy_from_slice(tail);
                 place.len = tail.len();
-                place.offset = address - if is_fixed(start_of_file) { 0 } else { start_of_file };
+                place.offset = match first.of(&mapping) {
+                    Some(start) => address - if is_fixed(start) { 0 } else { start },
+                    None => address - mapping.start + mapping.file_offset,
+                };
             }
             false
         });
@@ -51,18 +54,37 @@ impl fmt::Display for Place {
     }
 }
 
+/// Of the mappings so far, the last that has the beginning of something.
+#[derive(Default)]
+struct FirstPage {
+    start: usize,
+    inode: usize,
+    readable: bool,
+}
+
+impl FirstPage {
+    /// Where `mapping`'s file begins in memory, if that may be read: a program may have mapped a part of a file that has
+    /// code, and what lies before it is something else then, a guard page for instance.
+    fn of(&self, mapping: &Mapping<'_>) -> Option<usize> {
+        (self.readable && self.inode == mapping.inode && self.inode != 0).then_some(self.start)
+    }
+}
+
 /// Whether the program mapped at `start` lies where it was linked to (ET_EXEC), so that its addresses are those of the file.
 fn is_fixed(start: usize) -> bool {
     const TYPE: usize = 16;
     const EXEC: u16 = 2;
-    // SAFETY: the mapping of a file's first page, which begins with an ELF header: code was mapped from it.
-    start != 0 && unsafe { core::ptr::with_exposed_provenance::<u16>(start + TYPE).read() } == EXEC
+    // SAFETY: a file's first page, which may be read (`FirstPage`). Any bytes are a number.
+    let kind = unsafe { core::ptr::with_exposed_provenance::<u16>(start + TYPE).read() };
+    kind == EXEC
 }
 
 struct Mapping<'a> {
     start: usize,
     end: usize,
+    readable: bool,
     file_offset: usize,
+    inode: usize,
     name: &'a [u8],
 }
 
@@ -72,9 +94,11 @@ impl Mapping<'_> {
         let mut words = line.splitn(6, |&byte| byte == b' ');
         let mut range = words.next()?.splitn(2, |&byte| byte == b'-');
         let (start, end) = (hex(range.next()?)?, hex(range.next()?)?);
-        let file_offset = hex(words.nth(1)?)?;
-        let name = words.nth(2).unwrap_or_default().trim_ascii();
-        Some(Mapping { start, end, file_offset, name })
+        let readable = words.next()?.starts_with(b"r");
+        let file_offset = hex(words.next()?)?;
+        let inode = core::str::from_utf8(words.nth(1)?).ok()?.parse().ok()?;
+        let name = words.next().unwrap_or_default().trim_ascii();
+        Some(Mapping { start, end, readable, file_offset, inode, name })
     }
 }
 
