@@ -339,6 +339,7 @@ impl Coroutine {
         let wait = (&raw const self.wait).cast_mut().cast::<u8>();
         // SAFETY: cells and an atomic of a block that nobody but this thread has; all-zero bytes are a wait that has not begun.
         unsafe { wait.write_bytes(0, size_of::<Wait>()) };
+        self.exceptions.set_began(0);
         self.io_len.set(0);
         self.stack_sp.set(null_mut());
     }
