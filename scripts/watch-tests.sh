@@ -46,6 +46,9 @@ test_hook_added_accept *bad_arguments* passes bad pointers on purpose
 test_hook_added_accept AddedAccept.without_a_free_number_* valgrind has descriptors of its own
 test_hook_added_descriptors AddedDescriptors.cannot_be_made_of_bad_arguments valgrind has descriptors of its own
 test_hook_added_descriptors Ioctl.passes_on_other_requests_and_errors:Getsockopt.*passes_on_errors passes bad pointers on purpose
+test_hook_added_descriptors Eventfd.keeps_its_counts passes a bad pointer on purpose
+test_fault_descriptors * valgrind has descriptors of its own
+test_process_stacks *MayJumpBack* faults on purpose
 test_hook_added_messages *bad_arguments* passes bad pointers on purpose
 test_hook_added_sendfile *bad_arguments* passes bad pointers on purpose
 test_hook_added_vectors *bad_arguments* passes bad pointers on purpose
@@ -59,6 +62,8 @@ test_inspect_coroutines Info.TheMarkOfAStack* valgrind puts more on a stack
 test_inspect_counters *AChildOfFork* a child of several threads, whose own memory is nobody's there
 test_loop_strain CoCreate.gets_memory_that_* limits its address space, of which valgrind needs more
 test_process_exec *NoDescriptorOfTheLibrary* valgrind has descriptors of its own
+test_process_signals *ACloseInAHandler* wants more signals in a second than valgrind delivers
+test_hook_select Select.of_a_coroutine_that_is_released_* abandons frames whose vectors nobody frees
 test_process_signals *MayJumpBack*:*WhileTheThreadForks* jumps out of a handler, and valgrind takes the frames that remain for blank
 test_process_threads *LeaveNothing measures memory
 test_registers FloatingPoint.ANewCoroutine* valgrind does not keep the x87's control word
