@@ -287,6 +287,39 @@ MENDED(Waits, end_when_one_descriptor_of_the_set_is_closed)
     });
 }
 
+// A file reports nothing that it is not asked for: only its close can end the wait.
+MENDED(Waits, for_nothing_of_a_file_end_when_it_is_closed)
+{
+    for (const bool by_another_thread : {false, true}) {
+        SCOPED_TRACE(by_another_thread ? "closed by another thread" : "closed by another coroutine");
+        on_thread([by_another_thread] {
+            Fd alone(open("/dev/null", O_RDONLY));
+            Fd beside(open("/dev/null", O_RDONLY));
+            Pair pipe = plain_pipe();
+            Group group;
+            int results[2] = {-2, -2};
+            pollfd one = {alone, 0, 0};
+            pollfd two[2] = {{pipe.a, POLLIN, 0}, {beside, 0, 0}};
+            group.go([&] { results[0] = co_poll(co_get_epoll_ct(), &one, 1, 10000); });
+            group.go([&] { results[1] = co_poll(co_get_epoll_ct(), two, 2, 10000); });
+            loop_rounds(3);
+            EXPECT_EQ(-2, results[0]);
+            EXPECT_EQ(-2, results[1]);
+            const auto close_both = [&] {
+                EXPECT_EQ(0, close(alone.forget()));
+                EXPECT_EQ(0, close(beside.forget()));
+            };
+            by_another_thread ? std::thread(close_both).join() : close_both();
+            ASSERT_TRUE(group.run());
+            EXPECT_EQ(1, results[0]);
+            EXPECT_EQ(POLLNVAL, one.revents);
+            EXPECT_EQ(1, results[1]);
+            EXPECT_EQ(0, two[0].revents);
+            EXPECT_EQ(POLLNVAL, two[1].revents);
+        });
+    }
+}
+
 MENDED(Waits, end_when_another_coroutine_closes_with_hooks_on)
 {
     on_thread([] {

@@ -92,6 +92,8 @@ const NODE_IN_BLOCK: usize = offset_of!(Coroutine, wait) + offset_of!(Wait, node
 
 /// Reported whether or not they were asked for.
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+/// What poll(2) reports of a file that cannot be waited for, if asked.
+const FILE_EVENTS: u16 = (libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM) as u16;
 /// What poll(2) can ask epoll for.
 const ASKABLE: u16 = 0x27ff;
 /// In `armed`: the descriptor is in the epoll set (possibly for no event but errors).
@@ -249,7 +251,7 @@ pub(super) fn wake_waiter(node: &Node) {
 }
 
 impl Reactor {
-    /// Puts a prepared node at its descriptor.
+    /// Puts a prepared node at its descriptor. A file that is asked for nothing that files report is waited for as well.
     #[inline]
     pub(crate) fn register(&self, node: &Node) -> Result<(), Refused> {
         let fd = node.fd();
@@ -271,7 +273,11 @@ impl Reactor {
             self.note_trust();
         } else {
             entry.fired.set(0);
-            self.arm(fd, slot, entry, wanted)?;
+            match self.arm(fd, slot, entry, wanted) {
+                // Only the number's close can end this wait.
+                Err(Refused::AlwaysReady) if node.events.get() & FILE_EVENTS == 0 => {}
+                result => result?,
+            }
         }
         // SAFETY: the node stays where it is until `unregister`.
         unsafe { entry.waiters.push_back(&node.link) };

@@ -213,9 +213,6 @@ pub(crate) fn poll_one(
     Ok(end_one(env))
 }
 
-/// What poll(2) reports of a file that cannot be waited for, if asked.
-const FILE_EVENTS: i16 = libc::POLLIN | libc::POLLOUT | libc::POLLRDNORM | libc::POLLWRNORM;
-
 /// poll(2) for a coroutine: cooperative, same results. `timeout` in ms, not 0; negative waits for ever.
 ///
 /// # Safety
@@ -270,7 +267,6 @@ unsafe fn wait_for_all(
                     unsafe { (*fds).revents = revents as i16 };
                     return Ok(Ended::With(c_int::from(revents != 0)));
                 }
-                Err(Refused::AlwaysReady) if one.events & FILE_EVENTS == 0 => {}
                 Err(Refused::Closed | Refused::AlwaysReady) => return Ok(Ended::ReadyNow),
                 Err(Refused::Error(error)) => return Err(error),
             }
@@ -324,10 +320,7 @@ unsafe fn wait_for_many(
             }
             let node = node_of(co, i);
             node.prepare(co, fd.fd, fd.events as u16);
-            match reactor.register(node) {
-                Err(Refused::AlwaysReady) if fd.events & FILE_EVENTS == 0 => {}
-                result => result?,
-            }
+            reactor.register(node)?;
         }
         begin(reactor, co, WaitKind::Descriptors, deadline);
         Ok(())
