@@ -95,6 +95,14 @@ END
         ;;&
     address)
         cat <<'END'
+test_backtrace Backtrace.Ends*:Backtrace.OfOne* counts frames of backtrace(), to which the sanitizer adds its own
+test_hook_added_descriptors AddedDescriptors.cannot_be_made_of_bad_arguments leaves no free number, without which UndefinedBehaviorSanitizer takes memory for unreadable
+test_process_cancel * AddressSanitizer takes frames that pthread_cancel took away for frames that are there, on a thread's own stack as well
+test_process_fork *WhileOtherThreadsWork* a child of gcc 12's sanitizer waits for locks of its malloc that threads of the parent held
+test_process_stacks *MayJumpBack* faults on purpose
+test_process_threads *LeaveNothing measures memory
+test_specifics Specifics.TheirMemoryIsFreed* measures memory
+test_thread_exit ThreadExit.*Leave*Nothing:ThreadExit.TwoThousandThreads* measures memory
 test_hook_select Select.* abandons frames whose vectors nobody frees
 END
         ;;
@@ -124,7 +132,7 @@ address | thread)
     if [[ $tool == address ]]; then flags+=,undefined; fi
     CARGO=$cargo "$cmake" -S . -B "$build/watch/$tool-build" -DCMAKE_BUILD_TYPE=Release -DCOLIB_BUILD_TESTS=ON \
         -DCOLIB_BUILD_EXAMPLES=OFF -DCOLIB_CARGO_TARGET_DIR="$target" -DCMAKE_CXX_FLAGS="$flags" >/dev/null || exit
-    mapfile -t goals < <(cd cpp_tests && printf '%s\n' test_*.cpp | grep -E "${pattern:-.}" | sed 's/\.cpp$/_static/')
+    mapfile -t goals < <(cd cpp_tests && printf '%s\n' test_*.cpp | sed 's/\.cpp$//' | grep -E "${pattern:-.}" | sed 's/$/_static/')
     "$cmake" --build "$build/watch/$tool-build" -j"$jobs" --target "${goals[@]}" >"$build/watch/$tool-build/log" 2>&1 ||
         { tail -n 20 "$build/watch/$tool-build/log"; exit 1; }
     export ASAN_OPTIONS=detect_stack_use_after_return=0:detect_leaks=1

@@ -401,7 +401,9 @@ impl Env {
 /// The pthread key's destructor. A signal handler finds the environment whole, or none.
 unsafe extern "C" fn thread_ends(env: *mut c_void) {
     // SAFETY: the value that `create` gave this key.
-    with_signals_blocked(|| end(unsafe { &*env.cast::<Env>() }));
+    let env = unsafe { &*env.cast::<Env>() };
+    watched::thread_ends(env);
+    with_signals_blocked(|| end(env));
 }
 
 fn end(env: &Env) {

@@ -26,12 +26,31 @@ pub(super) struct Main {
     bottom: Cell<*mut u8>,
     size: Cell<usize>,
     fiber: Cell<*mut c_void>,
+    /// From here to the top, what the thread's own frames hold is told to be in use.
+    held_from: Cell<*mut u8>,
 }
 
 impl Main {
     /// The environment is made: on the thread's own stack.
     pub(super) fn begin(&self) {
         self.fiber.set(tools::this_fiber());
+    }
+
+    /// A coroutine runs, and the thread's own frames end at `sp`. LeakSanitizer looks for pointers on the stack that
+    /// runs, and on coroutines' (`tools::stack_made`), but not here. Between two loops' rounds `sp` is the same.
+    fn hold_from(&self, sp: *mut u8) {
+        let top = self.bottom.get().wrapping_add(self.size.get());
+        let area = |from: *mut u8| Area { bottom: from, size: top.addr() - from.addr() };
+        let before = self.held_from.replace(sp);
+        if before == sp {
+            return;
+        }
+        if !before.is_null() {
+            tools::holds_no_pointers(area(before));
+        }
+        if !sp.is_null() {
+            tools::holds_pointers(area(sp));
+        }
     }
 }
 
@@ -105,6 +124,16 @@ pub(super) fn leave_for_good(to: Co) {
 pub(super) fn arrive(kept: *mut c_void) {
     if tools::watched() {
         tools::arrived(kept);
+        hold_main();
+    }
+}
+
+/// After an arrival, wherever: the thread's own stack holds what it held when it was left last.
+fn hold_main() {
+    if let Some(env) = env::current()
+        && !env.main_watched.bottom.get().is_null()
+    {
+        env.main_watched.hold_from(env.main.sp.get());
     }
 }
 
@@ -117,6 +146,20 @@ pub(crate) extern "C-unwind" fn arrived_at_start() {
     {
         env.main_watched.bottom.set(from.bottom);
         env.main_watched.size.set(from.size);
+    }
+    hold_main();
+}
+
+/// The thread ends, on its own stack. In a coroutine that called pthread_exit, or was cancelled, it came there by a jump
+/// of the C library's.
+pub(super) fn thread_ends(env: &Env) {
+    if tools::watched() {
+        if !env.running().is_main() {
+            leave_for_good(Co::of(&env.main));
+            tools::arrived(null_mut());
+        }
+        tools::frames_are_gone();
+        env.main_watched.hold_from(null_mut());
     }
 }
 

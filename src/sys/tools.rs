@@ -235,6 +235,15 @@ pub(crate) fn blank(stack: Area) {
     }
 }
 
+/// The frames that AddressSanitizer knows on this stack are gone without a return or an exception: by pthread_exit.
+#[cold]
+#[inline(never)]
+pub(crate) fn frames_are_gone() {
+    if found(ADDRESSES) {
+        call!("__asan_handle_no_return" as unsafe extern "C" fn(),);
+    }
+}
+
 /// Memory that may hold the only pointer to an object: not lost, then.
 #[cold]
 #[inline(never)]
