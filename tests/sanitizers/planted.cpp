@@ -146,6 +146,12 @@ void *thread(void *stack)
     return nullptr;
 }
 
+void *last(void *)
+{
+    puts("to the end");
+    exit(0);
+}
+
 } // namespace
 
 int main(int argc, char **argv)
@@ -165,6 +171,12 @@ int main(int argc, char **argv)
     pthread_join(other, nullptr);
     if (which == "kept") {
         thread(argv[2]);
+        // Not lost either: this frame has it when the program ends on another stack.
+        char *volatile kept = static_cast<char *>(malloc(321));
+        stCoRoutine_t *co;
+        co_create(&co, nullptr, last, nullptr);
+        co_resume(co);
+        free(kept);
     }
     puts("to the end");
     return 0;
