@@ -1,5 +1,5 @@
 // A new coroutine's control block, byte by byte: what co_create puts there, and zeros, though the coroutine that had the block
-// before has waited in each way.
+// before has waited in each way, and its program wrote there by hand what the library alone should write.
 #include "support.h"
 
 #ifndef COLIB_PEER // the original clears nothing
@@ -26,12 +26,9 @@ int stop_when_ended(void *co)
     return static_cast<stCoRoutine_t *>(co)->cEnd ? -1 : 0;
 }
 
-TEST(SecurityBlock, OfOneThatWaitedIsAsNewForTheNext)
+void expect_the_next_as_new(stCoRoutine_t *first)
 {
-    stCoRoutine_t *first = nullptr, *second = nullptr;
-    ASSERT_EQ(co_create(&first, nullptr, wait_in_each_way, nullptr), 0);
-    co_resume(first);
-    co_eventloop(co_get_epoll_ct(), stop_when_ended, first);
+    stCoRoutine_t *second = nullptr;
     co_release(first);
     ASSERT_EQ(co_create(&second, nullptr, wait_in_each_way, &second), 0);
     ASSERT_EQ(second, first) << "the block that was released last comes first";
@@ -49,6 +46,28 @@ TEST(SecurityBlock, OfOneThatWaitedIsAsNewForTheNext)
         EXPECT_EQ(found[i], expected[i]) << "byte " << i;
     }
     co_release(second);
+}
+
+TEST(SecurityBlock, OfOneThatWaitedIsAsNewForTheNext)
+{
+    stCoRoutine_t *first = nullptr;
+    ASSERT_EQ(co_create(&first, nullptr, wait_in_each_way, nullptr), 0);
+    co_resume(first);
+    co_eventloop(co_get_epoll_ct(), stop_when_ended, first);
+    expect_the_next_as_new(first);
+}
+
+TEST(SecurityBlock, WrittenByHandIsAsNewForTheNext)
+{
+    stCoRoutine_t *first = nullptr;
+    ASSERT_EQ(co_create(&first, nullptr, wait_in_each_way, nullptr), 0);
+    const auto secret = reinterpret_cast<char *>(0x5ec2e75ec2e7);
+    first->ctx.ss_sp = secret;
+    first->ctx.ss_size = 0x5ec2e7;
+    first->stack_sp = secret;
+    first->save_size = 0x5ec2e7;
+    first->save_buffer = secret;
+    expect_the_next_as_new(first);
 }
 
 } // namespace

@@ -21,7 +21,7 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::mem::{offset_of, size_of};
 use core::ops::Deref;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::arch;
@@ -310,38 +310,31 @@ impl Coroutine {
             && self.extra.get().is_null()
     }
 
-    /// As if it had just been made: for one that was plain. What is left of its last life is the library's
-    /// own, and each use of it begins by writing.
+    /// As if it had just been made, byte for byte: for one that was plain.
     #[inline(always)]
     pub(crate) fn renew(&self, pfn: Option<Routine>, arg: *mut c_void) {
         self.pfn.set(pfn);
         self.arg.set(arg);
-        self.sp.set(null_mut());
+        self.clear::<{ offset_of!(Coroutine, sp) }, { offset_of!(Coroutine, ss_size) }>();
+        let stack = self.stack();
+        self.ss_size.set(stack.size());
+        self.ss_sp.set(stack.stack_buffer.get());
         self.set_word(0);
-        self.spec0.set(null_mut());
-        self.wait.granted.set(false);
+        self.clear::<{ offset_of!(Coroutine, stack_sp) }, { size_of::<Coroutine>() }>();
+    }
+
+    /// Zeros from one offset to another: to a suspended context, a wait, numbers and pointers that is as nothing yet.
+    #[inline(always)]
+    fn clear<const FROM: usize, const TO: usize>(&self) {
+        let at = (&raw const *self).cast_mut().cast::<u8>().wrapping_add(FROM);
+        // SAFETY: cells and atomics of a block that nobody but this thread has.
+        unsafe { at.write_bytes(0, TO - FROM) };
     }
 
     /// Released, and kept for the next: a program that still resumes it is refused.
     #[inline(always)]
     pub(super) fn lay_down(&self) {
         self.set_word(word::LAID_DOWN);
-    }
-
-    /// Whether it has ever waited: then its last wait has left something in the block.
-    #[inline(always)]
-    pub(crate) fn has_waited(&self) -> bool {
-        !self.wait.reactor.get().is_null()
-    }
-
-    /// What the last wait has left: the next coroutine sees none of it.
-    pub(crate) fn forget_wait(&self) {
-        let wait = (&raw const self.wait).cast_mut().cast::<u8>();
-        // SAFETY: cells and an atomic of a block that nobody but this thread has; all-zero bytes are a wait that has not begun.
-        unsafe { wait.write_bytes(0, size_of::<Wait>()) };
-        self.exceptions.set_began(0);
-        self.io_len.set(0);
-        self.stack_sp.set(null_mut());
     }
 
     pub(crate) fn stack(&self) -> &StackMem {

@@ -179,9 +179,6 @@ pub(crate) fn release(co: Co) {
         && core::ptr::eq(co.env.get(), env)
         && co.is_plain()
     {
-        if co.has_waited() {
-            return release_waited(env, co);
-        }
         return release_plain(env, co);
     }
     release_slowly(co);
@@ -193,12 +190,6 @@ fn release_plain(env: &Env, co: Co) {
     if !env.parked.put(co) {
         free_private(env, co);
     }
-}
-
-#[inline(never)]
-fn release_waited(env: &Env, co: Co) {
-    co.forget_wait();
-    release_plain(env, co);
 }
 
 /// Frees a plain coroutine's block and stack.
