@@ -6,9 +6,11 @@
 //! | any | waits that a signal ends: for time, for any of many descriptors |
 //! | interrupt | who is in such a wait |
 //! | registration | which descriptors are in the loop's epoll, for whom |
+//! | registrations | where those are found by number |
 //! | descriptor | the process-wide table: a number's generation, record, and loops |
 //! | wheel | timers |
 //! | reactor | the loop itself |
+//! | ahead | memory that it will touch soon |
 //! | own_fds | a loop's own descriptors |
 //! | rouse | spurious wakes, for shutdown and close |
 //! | loops | all loops: how other threads reach one; fork |
@@ -19,6 +21,7 @@
 //! yields. The loop (`reactor`) finds the node by the descriptor's number, moves the coroutine to the
 //! ready list and, when all events of the round are collected, resumes it. Nothing is allocated.
 
+mod ahead;
 mod any;
 mod counts;
 mod descriptor;
@@ -28,6 +31,7 @@ mod offload;
 mod own_fds;
 mod reactor;
 mod registration;
+mod registrations;
 mod rouse;
 mod wait;
 mod wheel;

@@ -16,17 +16,17 @@ use core::mem::{offset_of, size_of};
 use core::ptr::{NonNull, null};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering, compiler_fence};
 
-use crate::arch;
+use crate::event::ahead;
 use crate::event::counts::LoopCounts;
 use crate::event::descriptor::OURS;
 use crate::event::interrupt::Interruptible;
 use crate::event::loops;
 use crate::event::offload;
-use crate::event::registration::{self, Registrations};
+use crate::event::registrations::Registrations;
 use crate::event::wait;
 use crate::event::wheel::Wheel;
-use crate::routine::coroutine::{Outcome, RELEASED, WaitKind, WaitState};
-use crate::routine::{Co, Env, cond, copy, env, run as routine_run};
+use crate::routine::coroutine::{Outcome, RELEASED, WaitState};
+use crate::routine::{Co, Env, cond, env, run as routine_run};
 use crate::sys::caller::Function;
 use crate::sys::clock::{NANOS_PER_MS, Nanos};
 use crate::sys::epoll;
@@ -39,8 +39,6 @@ use crate::util::list::{Link, List};
 /// Called after every round; -1 ends the loop.
 pub(crate) type Callback = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
 
-/// What a wait leaves on a stack, with the beginning of a buffer above it, in cache lines.
-const STACK_LINES: usize = 8;
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 512;
 /// How many events ahead memory is asked for: the registration, then, with that there, who waits.
@@ -373,46 +371,15 @@ impl Reactor {
             if i + FAR < count {
                 // SAFETY: as above.
                 let ahead = unsafe { events.wrapping_add(i + FAR).read_unaligned() };
-                registration::prefetch_registration(self, &ahead);
+                ahead::registration(self, &ahead);
             }
             if i + NEAR < count {
                 // SAFETY: as above.
                 let ahead = unsafe { events.wrapping_add(i + NEAR).read_unaligned() };
-                registration::prefetch_waiter(self, &ahead);
+                ahead::waiter(self, &ahead);
             }
             self.dispatch(&event);
         }
-    }
-
-    /// Asks for the memory of who comes next, while one is about to run: of the third its control block,
-    /// then, with the block there, of the second what belongs to its descriptor and the top of its stack,
-    /// then of the first the rest of the stack that a wait leaves behind.
-    #[inline(always)]
-    fn prefetch_next(&self) {
-        let block = |link: *const Link| {
-            // SAFETY: ready lists link timers of live control blocks.
-            unsafe { Co::from_timer(link.cast()) }
-        };
-        let Some(first) = self.batch.first() else { return };
-        let co = block(first);
-        match co.on_copy_stack() {
-            true => copy::prefetch_bytes(co),
-            false => arch::prefetch_lines(co.picture(), STACK_LINES),
-        }
-        if co.wait.kind() == WaitKind::Descriptor {
-            registration::prefetch_record(co.wait.node.fd());
-        }
-        let Some(second) = self.batch.after(first) else { return };
-        let co = block(second);
-        arch::prefetch(co.picture());
-        if co.on_copy_stack() {
-            copy::prefetch_occupant(co);
-        }
-        if co.wait.kind() == WaitKind::Descriptor {
-            registration::prefetch_entry(self, co.wait.node.fd());
-        }
-        let Some(third) = self.batch.after(second) else { return };
-        block(third).prefetch();
     }
 
     /// Resumes everybody who was ready when this began.
@@ -424,7 +391,7 @@ impl Reactor {
                 env.serve_releases();
             }
             let Some(link) = env.guarded(|| self.batch.pop_front()) else { return };
-            self.prefetch_next();
+            ahead::batch(self, &self.batch);
             // SAFETY: ready lists link timers of live control blocks.
             let co = unsafe { Co::from_timer(link.cast()) };
             if co.pending() & RELEASED != 0 {

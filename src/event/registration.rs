@@ -17,15 +17,14 @@
 use core::cell::Cell;
 use core::ffi::c_int;
 use core::mem::{offset_of, size_of};
-use core::ptr::{NonNull, null};
+use core::ptr::null;
 use core::sync::atomic::Ordering;
 
 use crate::event::descriptor::{self, OURS, SEVERAL, Slot};
 use crate::event::reactor::Reactor;
-use crate::routine::coroutine::Wait;
 use crate::routine::{Co, Coroutine};
 use crate::sys::errno::Errno;
-use crate::sys::heap::{self, Zeroed};
+use crate::sys::heap::Zeroed;
 use crate::util::list::{Link, Ring};
 
 /// One waiter at one descriptor (or in a condition's queue).
@@ -87,9 +86,6 @@ impl Node {
     }
 }
 
-const CACHE_LINE: usize = 64;
-const NODE_IN_BLOCK: usize = offset_of!(Coroutine, wait) + offset_of!(Wait, node);
-
 /// Reported whether or not they were asked for.
 const ALWAYS: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
 /// What poll(2) reports of a file that cannot be waited for, if asked.
@@ -118,17 +114,6 @@ const _: () = assert!(size_of::<Registration>() == 16 && ASKABLE & IN_SET == 0);
 
 // SAFETY: no waiters, not in the set.
 unsafe impl Zeroed for Registration {}
-// SAFETY: a null pointer.
-unsafe impl Zeroed for *mut Registration {}
-
-const CHUNK: usize = 128;
-
-/// A loop's registrations by number, in chunks that never move.
-#[repr(C)]
-pub(crate) struct Registrations {
-    chunks: Cell<*mut *mut Registration>,
-    count: Cell<usize>,
-}
 
 /// Why a descriptor could not be waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,85 +126,22 @@ pub(crate) enum Refused {
     Error(Errno),
 }
 
-impl Registrations {
-    #[inline(always)]
-    pub(crate) fn get(&self, fd: c_int) -> Option<&Registration> {
-        let number = fd as u32 as usize;
-        if number / CHUNK >= self.count.get() {
-            return None;
-        }
-        // SAFETY: `count` entries.
-        let chunk = unsafe { *self.chunks.get().wrapping_add(number / CHUNK) };
-        if chunk.is_null() {
-            return None;
-        }
-        // SAFETY: CHUNK registrations.
-        Some(unsafe { &*chunk.wrapping_add(number % CHUNK) })
-    }
-
-    fn get_or_new(&self, fd: c_int) -> Option<&Registration> {
-        let index = fd as u32 as usize / CHUNK;
-        if index >= self.count.get() {
-            let count = (index + 1).next_power_of_two().max(8);
-            let grown = heap::alloc_array::<*mut Registration>(count)?;
-            if let Some(old) = NonNull::new(self.chunks.get()) {
-                // SAFETY: the old array has `self.count` entries, the new one more; it is another object.
-                unsafe { core::ptr::copy_nonoverlapping(old.as_ptr(), grown.as_ptr(), self.count.get()) };
-                // SAFETY: from `alloc_array`, in an earlier call; from here on `grown` stands for it.
-                unsafe { heap::free(old) };
-            }
-            self.chunks.set(grown.as_ptr());
-            self.count.set(count);
-        }
-        let entry = self.chunks.get().wrapping_add(index);
-        // SAFETY: `index` is below `count` now.
-        if unsafe { *entry }.is_null() {
-            let chunk = heap::alloc_array::<Registration>(CHUNK)?;
-            // SAFETY: as above.
-            unsafe { *entry = chunk.as_ptr() };
-        }
-        self.get(fd)
-    }
-
-    /// Visits every registration that is armed or has waiters.
-    pub(crate) fn each(&self, mut visit: impl FnMut(c_int, &Registration)) {
-        for index in 0..self.count.get() {
-            // SAFETY: `count` entries.
-            if unsafe { *self.chunks.get().wrapping_add(index) }.is_null() {
-                continue;
-            }
-            for place in 0..CHUNK {
-                let fd = (index * CHUNK + place) as c_int;
-                if let Some(entry) = self.get(fd)
-                    && (entry.armed.get() != 0 || !entry.waiters.is_empty())
-                {
-                    visit(fd, entry);
-                }
-            }
-        }
-    }
-
-    /// Frees the table. Nobody waits any more.
-    pub(crate) fn drop_all(&self) {
-        let Some(chunks) = NonNull::new(self.chunks.replace(core::ptr::null_mut())) else { return };
-        for index in 0..self.count.replace(0) {
-            // SAFETY: `count` entries, each null or a chunk of ours.
-            if let Some(chunk) = NonNull::new(unsafe { *chunks.as_ptr().wrapping_add(index) }) {
-                // SAFETY: as above, used no more.
-                unsafe { heap::free(chunk) };
-            }
-        }
-        // SAFETY: made by `get_or_new`, used no more.
-        unsafe { heap::free(chunks) };
-    }
-}
-
 /// What an event carries: number and generation.
 fn data(fd: c_int, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(fd as u32)
 }
 
 impl Registration {
+    /// Whether it is in the epoll set, or somebody waits here.
+    pub(super) fn is_used(&self) -> bool {
+        self.armed.get() != 0 || !self.waiters.is_empty()
+    }
+
+    /// One of those that wait here, null without any.
+    pub(super) fn first_link(&self) -> *const Link {
+        self.waiters.first().unwrap_or(null())
+    }
+
     fn wanted(&self) -> u16 {
         let mut wanted = 0;
         self.each_node(|node| wanted |= node.events.get());
@@ -488,41 +410,4 @@ impl Reactor {
             }
         });
     }
-}
-
-/// The event is dispatched in a while: asks for its registration.
-#[inline(always)]
-pub(crate) fn prefetch_registration(reactor: &Reactor, event: &libc::epoll_event) {
-    if let Some(entry) = reactor.registrations.get(event.u64 as u32 as c_int) {
-        crate::arch::prefetch((&raw const *entry).cast());
-    }
-}
-
-/// The event is dispatched soon: asks for who waits for it.
-#[inline(always)]
-pub(crate) fn prefetch_waiter(reactor: &Reactor, event: &libc::epoll_event) {
-    if let Some(entry) = reactor.registrations.get(event.u64 as u32 as c_int) {
-        // A node in a control block, most likely: all of that.
-        let block = entry.waiters.first().unwrap_or(null()).cast::<u8>().wrapping_sub(NODE_IN_BLOCK);
-        for line in 0..size_of::<Coroutine>().div_ceil(CACHE_LINE) {
-            crate::arch::prefetch(block.wrapping_add(line * CACHE_LINE));
-        }
-    }
-}
-
-/// A waiter at `fd` runs soon: it will register again.
-#[inline(always)]
-pub(crate) fn prefetch_entry(reactor: &Reactor, fd: c_int) {
-    if let Some(entry) = reactor.registrations.get(fd) {
-        crate::arch::prefetch((&raw const *entry).cast());
-    }
-    if let Some(slot) = descriptor::slot(fd) {
-        crate::arch::prefetch((&raw const *slot).cast());
-    }
-}
-
-/// A waiter at `fd` runs next: the hooks will look at what they know of it.
-#[inline(always)]
-pub(crate) fn prefetch_record(fd: c_int) {
-    crate::arch::prefetch(descriptor::recorded(fd).cast_const().cast());
 }
