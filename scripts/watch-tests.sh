@@ -32,6 +32,7 @@ test_fault_memory * has a malloc of its own, which the tool replaces
 test_fault_network * is about a kernel's time-outs, for which a tool is too slow
 test_fault_peer * kills children of a process with threads, and is too slow
 test_fault_overflow * is about SIGSEGV, which the tool takes for itself
+test_dns_tick * measures times, for which a tool is too slow
 test_hook_connect HookedConnect.reports_the_error_of_the_real_call passes bad pointers on purpose
 test_dns_lookups *leaves_nothing_behind_* measures memory, and the tool keeps for a while what was freed
 END
@@ -40,7 +41,6 @@ END
         cat <<'END'
 test_copystack CopyStack.SavedBytesAreFreedWithTheirCoroutine measures memory: valgrind keeps for a while what was freed
 test_dns_lookups HelperThreads.are_as_many_*:*goes_on_in_a_child_of_fork*:*no_thread_can_be_had* under valgrind threads take turns, and too long for it
-test_dns_tick * measures times, too short for valgrind
 test_exceptions_in_flight Exceptions.AResetInsideCatchStartsWithoutAnException abandons an exception, which nobody frees
 test_hook_added_accept *bad_arguments* passes bad pointers on purpose
 test_hook_added_accept AddedAccept.without_a_free_number_* valgrind has descriptors of its own
@@ -91,6 +91,7 @@ END
 test_copystack CopyStack.CopiesTakeTheLiveBytesOnly:CopyStack.SavedBytesAreFreedWithTheirCoroutine measures memory
 test_create Create.*Memory*:Create.*memory* limits its address space, of which the sanitizer needs terabytes
 test_hook_env EnvMemory.is_freed_with_the_coroutine measures memory
+test_security_reuse Reuse.of_a_save_buffer_* measures a frame, which is larger with the sanitizer
 test_hook_ppoll Ppoll.with_bad_arguments_* bad pointers, of which the sanitizer's own ppoll complains
 END
         ;;&
