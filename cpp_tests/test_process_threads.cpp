@@ -206,6 +206,59 @@ MENDED(ProcessThreads, ThatEndWhileOthersReleaseTheirCoroutinesLeaveNothing)
               0);
 }
 
+// As a thread ends it takes its waits apart one after the other; another thread that releases the coroutines meanwhile, and
+// whose own coroutines get their memory at once, must not find the ending thread's hands in there.
+MENDED(ProcessThreads, ThatEndTouchNoCoroutineThatIsSomebodyElsesByNow)
+{
+    constexpr int count = 256;
+    EXPECT_EQ(in_child([] {
+                  static Pipe silent;
+                  const stCoRoutineAttr_t small = attr(16 * 1024);
+                  for (int round = 0; round < 300; ++round) {
+                      static std::atomic<bool> ready;
+                      static std::atomic<stCoRoutine_t *> theirs[count];
+                      ready = false;
+                      stCoCond_t *cond = co_cond_alloc();
+                      std::thread ends([&small, cond] {
+                          for (int i = 0; i < count; ++i) {
+                              stCoRoutine_t *co = nullptr;
+                              co_create(
+                                  &co, &small,
+                                  [](void *c) -> void * {
+                                      if (c != nullptr) {
+                                          co_cond_timedwait(static_cast<stCoCond_t *>(c), 100000);
+                                      } else {
+                                          poll_one(silent.rd, 100000);
+                                      }
+                                      return nullptr;
+                                  },
+                                  i % 2 ? cond : nullptr);
+                              co_resume(co);
+                              theirs[i] = co;
+                          }
+                          ready = true;
+                      });
+                      while (!ready) {
+                      }
+                      for (volatile int pause = round % 30 * 300; pause > 0; pause = pause - 1) {
+                      }
+                      int over = 0;
+                      std::vector<std::unique_ptr<Co>> mine;
+                      for (auto &one : theirs) {
+                          co_release(one);
+                          mine.push_back(std::make_unique<Co>([&over] { over += poll_one(silent.rd, 1) == 0; }, &small));
+                          mine.back()->resume();
+                      }
+                      ends.join();
+                      if (!loop_until([&] { return over == count; }, 10000) || co_cond_free(cond) != 0) {
+                          return 1;
+                      }
+                  }
+                  return 0;
+              }, 60),
+              0);
+}
+
 // The release comes at any moment of the last steps before a wait: however that ends, nobody waits any more.
 MENDED(ProcessThreads, ThatReleaseACoroutineJustAsItBeginsToWaitTakeItOffItsWait)
 {

@@ -140,8 +140,9 @@ pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
     env::locked(|| {
         loops::remove(reactor);
         reactor.leave_past();
+        // Under the same lock: a thread that releases one of these coroutines finds its wait whole, or gone.
+        reactor.detach_waits();
     });
-    reactor.detach_waits();
     // SAFETY: an environment outlives its loops.
     if let Some(env) = unsafe { reactor.env.get().as_ref() } {
         env.lose_reactor(reactor);
@@ -412,12 +413,13 @@ impl Reactor {
         }
     }
 
-    /// No wait refers to this loop any more; the coroutines stay suspended.
+    /// No wait refers to this loop any more; the coroutines stay suspended. Environments are locked: a coroutine whose
+    /// wait has ended may still be in the wheel, and must not be freed.
     fn detach_waits(&self) {
         let end = |co: Co| {
-            co.wait.set_state(WaitState::None);
             co.wait.set_outcome(Outcome::Cancelled);
             co.wait.reactor.set(null());
+            co.wait.set_state(WaitState::None);
         };
         // SAFETY: an environment outlives its loops.
         if let Some(env) = unsafe { self.env.get().as_ref() } {

@@ -177,24 +177,15 @@ impl Cond {
     }
 
     /// Detaches all waiters: never signalled any more, but their time-outs still fire.
-    fn detach(&self, end: Detached) {
+    fn detach(&self) {
         while let Some(link) = self.waiters.pop_front() {
             let co = Cond::waiter(link);
             co.wait.more.set(null_mut());
-            match end {
-                Detached::StillWaiting => co.wait.set_kind(WaitKind::Time),
-                Detached::NoLoop => co.wait.set_state(WaitState::None),
-            }
+            co.wait.set_kind(WaitKind::Time);
             co.wait.set_outcome(Outcome::Cancelled);
         }
         self.left();
     }
-}
-
-#[derive(Clone, Copy)]
-enum Detached {
-    StillWaiting,
-    NoLoop,
 }
 
 /// Frees a condition.
@@ -215,7 +206,7 @@ pub(crate) unsafe fn free(cond: NonNull<Cond>) -> Result<(), Errno> {
             if !this.waiters.is_empty() {
                 misuse!("co_cond_free: coroutines still wait on condition {:p}", this);
             }
-            this.detach(Detached::StillWaiting);
+            this.detach();
         });
     }
     this.freed.store(true, Ordering::Release);
@@ -264,7 +255,7 @@ pub(crate) fn leave(co: Co) {
     }
 }
 
-/// A loop ends: who waits on a condition in it stays suspended, in no queue.
+/// A loop ends: who waits on a condition in it stays suspended, in no queue. Environments are locked.
 pub(crate) fn leave_loop(env: &Env, reactor: &Reactor) {
     serve_deferred(env);
     let mut at = env.conds.first();
@@ -281,21 +272,11 @@ pub(crate) fn leave_loop(env: &Env, reactor: &Reactor) {
                 co.wait.node.link().unlink();
                 co.wait.more.set(null_mut());
                 co.wait.set_kind(WaitKind::Time);
-                co.wait.set_state(WaitState::None);
                 co.wait.set_outcome(Outcome::Cancelled);
+                co.wait.set_state(WaitState::None);
             }
         }
         cond.left();
-    }
-}
-
-/// The thread ends: nobody waits any more.
-pub(crate) fn detach_all(env: &Env) {
-    serve_deferred(env);
-    while let Some(link) = env.conds.first() {
-        // SAFETY: `in_env` is a condition's first member.
-        let cond = unsafe { &*link.cast::<Cond>() };
-        cond.detach(Detached::NoLoop);
     }
 }
 

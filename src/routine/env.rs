@@ -409,7 +409,6 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
 fn end(env: &Env) {
     env.serve_releases();
     // Waits end here: nobody will serve them. Their coroutines can still be released by any thread.
-    crate::routine::cond::detach_all(env);
     event::end_of_thread(env);
     if let Some(service) = NonNull::new(env.service.replace(null()).cast_mut()) {
         env.counts.held.drop(SERVICE_STACK);
@@ -423,7 +422,9 @@ fn end(env: &Env) {
     env.signal_stack.withdraw();
     thread::set_slot(null_mut());
     let left = ENVS.lock.with(|| env.end());
-    // A release that came in between: no wait is left, so any thread may free it now.
+    // What came in between: signals on conditions on which nobody waits here any more, and releases. No wait is left, so
+    // any thread may free now.
+    crate::routine::cond::serve_deferred(env);
     env.serve_releases();
     debug!("a thread that used coroutines ends: environment {:p}, {left} coroutines left", env);
     if left == 0 {
