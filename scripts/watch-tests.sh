@@ -110,10 +110,21 @@ END
         ;;
     thread)
         cat <<'END'
+test_backtrace Backtrace.Ends*:Backtrace.OfOne* counts frames of backtrace(), to which the sanitizer adds its own
 test_copystack_stress * more coroutines than ThreadSanitizer can tell apart, 8128
+test_create CoCreate.OutOfMemory* limits its address space, of which the sanitizer needs terabytes
+test_dns_lookups HelperThreads.are_as_many_*:*no_thread_can_be_had* too slow for 40 at once; limits its address space
 test_dns_lookups *goes_on_in_a_child_of_fork* ThreadSanitizer does not follow a child of several threads; coroutines count as such
 test_fork * ThreadSanitizer does not follow a child of several threads; coroutines count as such
-test_hook_added_numbers KnownNumbers.used_from_two_threads_loops_serve_both closes on purpose what another thread reads
+test_hook_added_descriptors Fclose.of_streams_without_a_number_* the sanitizer's fclose sets errno
+test_hook_added_numbers KnownNumbers.used_from_two_threads_loops_serve_both:KnownNumbers.closed_just_when_* closes on purpose what another thread reads
+test_hook_many * more coroutines than ThreadSanitizer can tell apart
+test_loop_timeouts TimeOuts.fire_in_the_order_*:TimeOuts.all_fire_when_ten_thousand_* more coroutines than ThreadSanitizer can tell apart
+test_loop_waits Waits.of_many_descriptors_* within a time, for which the sanitizer is too slow
+test_process_cancel *PthreadExit*:*OnCoroutineStacks* gcc 12's ThreadSanitizer ends a program that calls pthread_exit in a fiber
+test_process_exec *ADaemon* ThreadSanitizer does not follow a child of several threads; coroutines count as such
+test_process_exit *PthreadExit* gcc 12's ThreadSanitizer ends a program that calls pthread_exit in a fiber
+test_process_fork * ThreadSanitizer does not follow a child of several threads; coroutines count as such
 END
         ;;
     esac
@@ -139,7 +150,8 @@ address | thread)
         { tail -n 20 "$build/watch/$tool-build/log"; exit 1; }
     export ASAN_OPTIONS=detect_stack_use_after_return=0:detect_leaks=1
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-    export TSAN_OPTIONS=die_after_fork=0:suppressions=$PWD/tests/thread.supp
+    # (Children of tests end while their threads are there.)
+    export TSAN_OPTIONS=die_after_fork=0:report_thread_leaks=0:suppressions=$PWD/tests/thread.supp
     ;;
 *)
     echo "watch-tests.sh: no tool '$tool': memcheck, helgrind, address or thread" >&2

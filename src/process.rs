@@ -7,7 +7,7 @@ use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
 use crate::sys::caller;
-use crate::sys::lock::{Lock, block_signals, restore_signals};
+use crate::sys::lock::{self, Lock, block_signals, restore_signals};
 use crate::sys::log;
 use crate::sys::tools::mutex_calls;
 use crate::util::pool;
@@ -41,24 +41,26 @@ unsafe extern "C" fn before_fork() {
 }
 
 /// Undoes [`before_fork`], with `work` done before signals come again.
-fn after_fork(work: impl FnOnce()) {
+fn after_fork(in_child: bool, work: impl FnOnce()) {
     let calls = mutex_calls();
     // SAFETY: the locks are held.
     let mask = unsafe { MASK.0.get().read() };
-    for lock in fork_locks().into_iter().rev() {
-        lock.unlock_after_fork(&calls);
-    }
+    lock::after_fork(in_child, &calls, || {
+        for lock in fork_locks().into_iter().rev() {
+            lock.unlock_after_fork(&calls);
+        }
+    });
     work();
     // SAFETY: `before_fork` had it written.
     unsafe { restore_signals(mask.as_ptr()) };
 }
 
 unsafe extern "C" fn after_fork_in_parent() {
-    after_fork(|| {});
+    after_fork(false, || {});
 }
 
 unsafe extern "C" fn after_fork_in_child() {
-    after_fork(|| {
+    after_fork(true, || {
         sys::process::claim();
         routine::after_fork_in_child();
     });

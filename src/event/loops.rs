@@ -22,7 +22,7 @@ struct Loops {
 // SAFETY: `list` is touched with the lock held.
 unsafe impl Sync for Loops {}
 
-static LOOPS: Loops = Loops { lock: Lock::for_handlers_too(), list: List::new() };
+static LOOPS: Loops = Loops { lock: Lock::new(), list: List::new() };
 
 /// Held across fork.
 pub(crate) fn fork_locks() -> [&'static Lock; 2] {
@@ -75,6 +75,7 @@ pub(crate) fn end_of_thread(env: &Env) {
 /// A child of fork shares the epoll instances with its parent: it leaves them alone and makes its own. `mine`
 /// is the forking thread's environment; all other threads, and so their loops, do not exist here.
 pub(crate) fn after_fork(mine: Option<&Env>) {
+    LOOPS.list.mend();
     offload::no_threads_after_fork();
     each_loop(|reactor| {
         reactor.close_descriptors();

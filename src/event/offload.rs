@@ -344,21 +344,33 @@ fn drop_job(job: *mut Job) {
     unsafe { (this.free)(job) };
 }
 
-/// The loop ends: its coroutines will not be woken.
-pub(crate) fn abandon_all(reactor: &Reactor, mut each: impl FnMut(Co)) {
-    let of_link =
-        |link: *const Link| link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast_mut().cast::<Job>();
-    while let Some(link) = LOCK.with(|| reactor.jobs.all.first()) {
-        let job = of_link(link);
-        // SAFETY: a job in the loop's list is alive.
-        let co = unsafe { (*job).co.get() };
-        // SAFETY: the job's coroutine waits for it: one that goes abandons the job first.
-        if let Some(co) = unsafe { Co::from_c(co) } {
-            co.wait.more.set(null_mut());
-            each(co);
-        }
-        LOCK.with(|| drop_job(job));
-    }
+/// The loop ends: its coroutines will not be woken. `drop_all` follows.
+pub(crate) fn forget_waiters(reactor: &Reactor, mut each: impl FnMut(Co)) {
+    LOCK.with(|| {
+        reactor.jobs.all.each(|link| {
+            // SAFETY: a job in the loop's list is alive.
+            let co = unsafe { (*of_loop(link)).co.replace(null()) };
+            // SAFETY: the job's coroutine waits for it: one that goes abandons the job first.
+            if let Some(co) = unsafe { Co::from_c(co) } {
+                co.wait.more.set(null_mut());
+                each(co);
+            }
+        });
+    });
+}
+
+/// Frees the jobs of a loop that ends, for which nobody waits any more.
+pub(crate) fn drop_all(reactor: &Reactor) {
+    while LOCK.with(|| {
+        let Some(link) = reactor.jobs.all.first() else { return false };
+        drop_job(of_loop(link));
+        true
+    }) {}
+}
+
+/// The job that is in a loop's list by `link`.
+fn of_loop(link: *const Link) -> *mut Job {
+    link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast_mut().cast()
 }
 
 /// In a child of fork: jobs that a helper had are queued again.
@@ -366,7 +378,7 @@ pub(crate) fn after_fork(reactor: &Reactor) {
     let mut at = reactor.jobs.all.first();
     while let Some(link) = at {
         at = reactor.jobs.all.after(link);
-        let job = link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast::<Job>();
+        let job = of_loop(link);
         // SAFETY: a job in the loop's list is alive.
         let this = unsafe { &*job };
         if this.state.get() == State::Running {
@@ -381,7 +393,7 @@ pub(crate) fn forget_after_fork(reactor: &Reactor) {
     let mut at = reactor.jobs.all.first();
     while let Some(link) = at {
         at = reactor.jobs.all.after(link);
-        let job = link.cast::<u8>().wrapping_sub(offset_of!(Job, in_loop)).cast::<Job>();
+        let job = of_loop(link);
         // SAFETY: a job in the loop's list is alive.
         let this = unsafe { &*job };
         if this.state.get() == State::Queued {

@@ -137,12 +137,17 @@ fn area_of(object: NonNull<Reactor>) -> Area {
 pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
     // SAFETY: as the caller vouches.
     let reactor = unsafe { object.as_ref() };
+    // SAFETY: an environment outlives its loops.
+    if let Some(env) = unsafe { reactor.env.get().as_ref() } {
+        cond::serve_deferred(env);
+    }
     env::locked(|| {
         loops::remove(reactor);
         reactor.leave_past();
         // Under the same lock: a thread that releases one of these coroutines finds its wait whole, or gone.
         reactor.detach_waits();
     });
+    offload::drop_all(reactor);
     // SAFETY: an environment outlives its loops.
     if let Some(env) = unsafe { reactor.env.get().as_ref() } {
         env.lose_reactor(reactor);
@@ -439,7 +444,7 @@ impl Reactor {
             }
         }
         self.interruptible.forget(end);
-        offload::abandon_all(self, end);
+        offload::forget_waiters(self, end);
     }
 }
 

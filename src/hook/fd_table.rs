@@ -67,7 +67,7 @@ struct FreeList {
 // SAFETY: `first` and the links are touched with the lock held.
 unsafe impl Sync for FreeList {}
 
-static FREE: FreeList = FreeList { lock: Lock::for_handlers_too(), first: UnsafeCell::new(null_mut()) };
+static FREE: FreeList = FreeList { lock: Lock::new(), first: UnsafeCell::new(null_mut()) };
 
 /// In `times` of a free record, in the place of the time to write: a negative one that is not -1.
 const FREE_MARK: u64 = 1 << 63;
@@ -101,24 +101,14 @@ fn keep(batch: NonNull<Record>) {
 
 impl Record {
     fn new(flags: u32) -> Option<*mut Record> {
-        let record = FREE.lock.with(|| {
-            // SAFETY: the lock is held.
-            let first = unsafe { &mut *FREE.first.get() };
-            if first.is_null() {
-                let fresh = heap::alloc_array::<Record>(BATCH)?;
-                keep(fresh);
-                for i in 1..BATCH {
-                    let record = fresh.as_ptr().wrapping_add(i);
-                    // SAFETY: BATCH records; never freed.
-                    unsafe { (*record).set_next(*first) };
-                    *first = record;
-                }
+        let mut fresh = None;
+        let record = loop {
+            match FREE.lock.with(|| Record::take(fresh)) {
+                Some(record) => break record,
+                // Outside the lock, which a signal handler may want: see `Lock::with`.
+                None => fresh = Some(heap::alloc_array::<Record>(BATCH)?),
             }
-            let record = *first;
-            // SAFETY: a free record.
-            *first = unsafe { (*record).next() };
-            Some(record)
-        })?;
+        };
         // SAFETY: records are never freed.
         let this = unsafe { &*record };
         this.users.store(1, Ordering::Relaxed);
@@ -126,6 +116,25 @@ impl Record {
         let defaults = (DEFAULT_READ_MS.load(Ordering::Relaxed), DEFAULT_WRITE_MS.load(Ordering::Relaxed));
         this.times.store(times(defaults), Ordering::Relaxed);
         this.streak.store(0, Ordering::Relaxed);
+        Some(record)
+    }
+
+    /// One of the free records, after these BATCH fresh ones have joined them. The lock is held.
+    fn take(fresh: Option<NonNull<Record>>) -> Option<*mut Record> {
+        // SAFETY: the lock is held.
+        let first = unsafe { &mut *FREE.first.get() };
+        if let Some(fresh) = fresh {
+            keep(fresh);
+            for i in 0..BATCH {
+                let record = fresh.as_ptr().wrapping_add(i);
+                // SAFETY: BATCH records; never freed.
+                unsafe { (*record).set_next(*first) };
+                *first = record;
+            }
+        }
+        let record = NonNull::new(*first)?.as_ptr();
+        // SAFETY: a free record.
+        *first = unsafe { (*record).next() };
         Some(record)
     }
 

@@ -257,7 +257,6 @@ pub(crate) fn leave(co: Co) {
 
 /// A loop ends: who waits on a condition in it stays suspended, in no queue. Environments are locked.
 pub(crate) fn leave_loop(env: &Env, reactor: &Reactor) {
-    serve_deferred(env);
     let mut at = env.conds.first();
     while let Some(link) = at {
         at = env.conds.after(link);

@@ -1,4 +1,7 @@
 //! epoll and eventfd.
+//!
+//! Made and closed by the system calls themselves: ThreadSanitizer, which watches the C library's, would see only a part of
+//! a number's lives, and take those of two threads for a race.
 
 use core::ffi::{c_int, c_long};
 use core::mem::size_of;
@@ -8,17 +11,17 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::errno::{Errno, check};
 use crate::sys::tools;
 
-/// Set once the kernel said it has no epoll_pwait2 (before 5.11).
+/// Set once the kernel said it has no epoll_pwait2 (before 5.11), or under a tool.
 static NO_PWAIT2: AtomicBool = AtomicBool::new(false);
 
 /// A new epoll instance, close-on-exec.
 pub(crate) fn create() -> Result<c_int, Errno> {
-    if tools::on_valgrind() {
-        // It does not know the call either, and says so at length.
+    if tools::on_valgrind() || tools::signals_come_late() {
+        // valgrind does not know the call either, and says so at length; the other way leaves room for `shorten`.
         NO_PWAIT2.store(true, Ordering::Relaxed);
     }
     // SAFETY: no pointers.
-    check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+    check(unsafe { libc::syscall(libc::SYS_epoll_create1, c_long::from(libc::EPOLL_CLOEXEC)) } as c_int)
 }
 
 /// `op` is EPOLL_CTL_ADD, MOD or DEL.
@@ -59,6 +62,10 @@ pub(crate) unsafe fn wait(
         }
         NO_PWAIT2.store(true, Ordering::Relaxed);
     }
+    if tools::signals_come_late() {
+        // SAFETY: as the caller vouches.
+        unsafe { shorten(timeout) };
+    }
     let mut poll = libc::pollfd { fd: epfd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd (a negative descriptor is skipped); the kernel reads the time-out.
     let ready = cancellable(|| unsafe { ppoll(&mut poll, timeout, mask) });
@@ -80,6 +87,22 @@ pub(crate) unsafe fn wait(
         )
     };
     check(count as c_int).map(|count| count as usize)
+}
+
+/// Sleeps of at most 20 ms: one that a signal would have ended ends soon, and the next has its handler run first.
+///
+/// # Safety
+/// `timeout` may be read and written.
+#[cold]
+unsafe fn shorten(timeout: *mut libc::timespec) {
+    const MOST: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    // SAFETY: as the caller vouches.
+    let asked = unsafe { timeout.read_volatile() };
+    if asked.tv_sec > 0 || asked.tv_nsec > MOST.tv_nsec {
+        // SAFETY: as above.
+        unsafe { timeout.write_volatile(MOST) };
+    }
+    tools::run_late_handlers();
 }
 
 unsafe extern "C-unwind" {
@@ -140,7 +163,10 @@ unsafe fn ppoll(poll: *mut libc::pollfd, timeout: *mut libc::timespec, mask: *co
 /// A non-blocking eventfd.
 pub(crate) fn eventfd() -> Result<c_int, Errno> {
     // SAFETY: no pointers.
-    check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+    let made = unsafe {
+        libc::syscall(libc::SYS_eventfd2, 0 as c_long, c_long::from(libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))
+    };
+    check(made as c_int)
 }
 
 /// Makes an eventfd readable.

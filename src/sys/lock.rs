@@ -1,16 +1,22 @@
 //! A mutex without a guard: it has to be held across fork, so lock and unlock are separate calls.
+//!
+//! Who forks holds all locks, and then waits for those of the C library: malloc's for one. The thread that has that may be in a
+//! signal handler that wants one of ours (close is allowed there), and neither would ever go on. So who finds a lock held
+//! for a fork for long goes in without it: one such thread at a time, before the fork or after it. Should the
+//! fork come just then, its child finds what the lock guards in between: it mends its lists (`List::mend`).
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::tools::MutexCalls;
 
 /// A process-private mutex. The sections it guards are short and call nothing of the program's.
 pub(crate) struct Lock {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
-    /// A signal handler may want it too: `with` keeps handlers away from the thread that has it.
-    from_handlers: bool,
+    /// A thread that forks has it.
+    for_fork: AtomicBool,
 }
 
 // SAFETY: a pthread mutex is made to be shared between threads.
@@ -18,12 +24,7 @@ unsafe impl Sync for Lock {}
 
 impl Lock {
     pub(crate) const fn new() -> Self {
-        Lock { mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER), from_handlers: false }
-    }
-
-    /// A lock that calls take which a signal handler may make: close, co_cond_signal.
-    pub(crate) const fn for_handlers_too() -> Self {
-        Lock { mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER), from_handlers: true }
+        Lock { mutex: UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER), for_fork: AtomicBool::new(false) }
     }
 
     pub(crate) fn lock(&self) {
@@ -40,25 +41,123 @@ impl Lock {
     pub(crate) fn lock_for_fork(&self, calls: &MutexCalls) {
         // SAFETY: as in `lock`.
         unsafe { (calls.lock)(self.mutex.get()) };
+        self.for_fork.store(true, Ordering::Release);
     }
 
-    /// As [`unlock`](Self::unlock), after a fork.
+    /// As [`unlock`](Self::unlock), after a fork, in [`after_fork`].
     pub(crate) fn unlock_after_fork(&self, calls: &MutexCalls) {
-        // SAFETY: as in `unlock`; the child's one thread is that which locked it.
+        self.for_fork.store(false, Ordering::Release);
+        // SAFETY: as in `lock`; the child's one thread is that which locked it.
         unsafe { (calls.unlock)(self.mutex.get()) };
     }
 
-    /// Runs `section` with the lock held. `section` neither panics nor switches.
+    /// As [`lock`](Self::lock). True: without the lock, which is held for a fork; `leave` follows then.
+    fn lock_or_intrude(&self) -> bool {
+        // SAFETY: as in `lock`.
+        if unsafe { libc::pthread_mutex_trylock(self.mutex.get()) } == 0 {
+            return false;
+        }
+        loop {
+            let until = soon();
+            // SAFETY: as in `lock`; the time is ours.
+            if unsafe { libc::pthread_mutex_timedlock(self.mutex.get(), &until) } == 0 {
+                return false;
+            }
+            if self.for_fork.load(Ordering::Acquire) {
+                intruders::enter();
+                if self.for_fork.load(Ordering::Acquire) {
+                    return true;
+                }
+                intruders::leave();
+            }
+        }
+    }
+
+    /// Runs `section` with the lock held. `section` neither panics nor switches, and takes no lock of the C library's but in
+    /// a lock that no handler wants: malloc's holder may be a handler that waits here.
+    ///
+    /// Signals are blocked meanwhile, whether handlers want this lock (for close, co_cond_signal) or not: one that came would
+    /// wait for a lock whose holder may wait for this one.
     #[inline]
     pub(crate) fn with<R>(&self, section: impl FnOnce() -> R) -> R {
-        let locked = || {
-            self.lock();
+        with_signals_blocked(|| {
+            let intrudes = self.lock_or_intrude();
             let result = section();
-            self.unlock();
+            if intrudes {
+                intruders::leave()
+            } else {
+                self.unlock()
+            }
             result
-        };
-        if self.from_handlers { with_signals_blocked(locked) } else { locked() }
+        })
     }
+}
+
+/// Who goes into locks that are held for a fork: one thread at a time, into one lock inside another perhaps.
+mod intruders {
+    use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+    use super::Lock;
+    use crate::sys::thread;
+
+    pub(super) static LOCK: Lock = Lock::new();
+    /// The thread that is inside; 0: none.
+    static WHO: AtomicI32 = AtomicI32::new(0);
+    /// In how many locks it is.
+    static DEPTH: AtomicU32 = AtomicU32::new(0);
+
+    pub(super) fn enter() {
+        if WHO.load(Ordering::Relaxed) != thread::number() {
+            LOCK.lock();
+            WHO.store(thread::number(), Ordering::Relaxed);
+        }
+        DEPTH.store(DEPTH.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave() {
+        let depth = DEPTH.load(Ordering::Relaxed) - 1;
+        DEPTH.store(depth, Ordering::Relaxed);
+        if depth == 0 {
+            WHO.store(0, Ordering::Relaxed);
+            LOCK.unlock();
+        }
+    }
+
+    /// In a child of fork, in which no such thread is.
+    pub(super) fn forget() {
+        WHO.store(0, Ordering::Relaxed);
+        DEPTH.store(0, Ordering::Relaxed);
+        // SAFETY: the child has one thread, which does not have it.
+        unsafe { LOCK.mutex.get().write(libc::PTHREAD_MUTEX_INITIALIZER) };
+    }
+}
+
+/// The time at which a wait for a lock looks up: it has lasted longer than a fork should take.
+fn soon() -> libc::timespec {
+    const PATIENCE: libc::c_long = 10_000_000;
+    let mut until = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the timespec. (The clock that timed locks go by; a jump of it makes this one late.)
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut until) };
+    until.tv_nsec += PATIENCE;
+    if until.tv_nsec >= 1_000_000_000 {
+        until.tv_sec += 1;
+        until.tv_nsec -= 1_000_000_000;
+    }
+    until
+}
+
+/// Runs `unlock`, which takes back what [`Lock::lock_for_fork`] did, while nobody is in without a lock.
+pub(crate) fn after_fork(in_child: bool, calls: &MutexCalls, unlock: impl FnOnce()) {
+    if in_child {
+        intruders::forget();
+        return unlock();
+    }
+    let lock = intruders::LOCK.mutex.get();
+    // SAFETY: as in `Lock::lock`.
+    unsafe { (calls.lock)(lock) };
+    unlock();
+    // SAFETY: locked above.
+    unsafe { (calls.unlock)(lock) };
 }
 
 /// Blocks all signals in this thread; what it blocked before is written to `old`.

@@ -51,6 +51,20 @@ pub(crate) fn watched() -> bool {
     found(ADDRESSES | THREADS)
 }
 
+/// Whether a signal's handler runs only when the program next calls the C library, as ThreadSanitizer has it: a system
+/// call of our own would sleep meanwhile.
+#[inline]
+pub(crate) fn signals_come_late() -> bool {
+    found(THREADS)
+}
+
+/// Such a call, for nothing else.
+#[cold]
+pub(crate) fn run_late_handlers() {
+    // SAFETY: changes nothing and writes nothing.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, core::ptr::null(), null_mut()) };
+}
+
 /// Whether valgrind runs the program, whichever of its tools.
 pub(crate) fn on_valgrind() -> bool {
     found(VALGRIND)

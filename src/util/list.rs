@@ -128,6 +128,22 @@ impl List {
         if core::ptr::eq(prev, &self.0) { None } else { Some(prev) }
     }
 
+    /// In a child of fork: another thread may have been about to put a member in or take one out. Each step of that leaves
+    /// the way forward whole.
+    pub(crate) fn mend(&self) {
+        let head: *const Link = &self.0;
+        let mut last = head;
+        let mut at = self.0.next.get();
+        while !at.is_null() && !core::ptr::eq(at, head) {
+            // SAFETY: a member is alive.
+            let link = unsafe { &*at };
+            link.prev.set(last);
+            last = at;
+            at = link.next.get();
+        }
+        self.0.prev.set(last);
+    }
+
     /// Visits every member. The visitor may take out the one it is given.
     pub(crate) fn each(&self, mut visit: impl FnMut(*const Link)) {
         let mut at = self.first();
@@ -277,6 +293,29 @@ mod tests {
         a.append(&b);
         assert!(b.is_empty());
         assert_eq!(order(&a, &links), [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_a_fork_interrupted_is_mended() {
+        let list = List::new();
+        let links = [const { Link::new() }; 4];
+        for link in &links[..3] {
+            // SAFETY: the links outlive the list's use.
+            unsafe { list.push_back(link) };
+        }
+        // Half-way out: its neighbour behind does not know yet. Half-way in: the head does not.
+        links[0].next.set(&links[2]);
+        links[3].prev.set(&links[2]);
+        links[3].next.set(&list.0);
+        links[2].next.set(&links[3]);
+        list.mend();
+        assert_eq!(order(&list, &links), [0, 2, 3]);
+        links[3].unlink();
+        links[2].unlink();
+        assert!(core::ptr::eq(list.0.prev.get(), &links[0]));
+        links[0].unlink();
+        assert!(list.is_empty());
+        List::new().mend();
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::util::pool;
 
 /// Taken by a thread that deals with another thread's environment, and by an ending thread.
 pub(in crate::routine) static ENVS: Envs =
-    Envs { lock: Lock::for_handlers_too(), alive: List::new(), ended: List::new(), past: Past::new() };
+    Envs { lock: Lock::new(), alive: List::new(), ended: List::new(), past: Past::new() };
 
 pub(in crate::routine) struct Envs {
     pub(super) lock: Lock,
@@ -99,11 +99,7 @@ unsafe impl Zeroed for Handed {}
 impl Env {
     /// Asks this thread to release `co`, which runs: when it yields, or when the thread next looks. (A note in the block
     /// alone could come just after the yield has looked for one.) Environments are locked.
-    fn hand_over_running(&self, co: Co) {
-        let Some(handed) = heap::alloc::<Handed>() else {
-            error!("co_release: no memory to hand the running coroutine {:p} to its thread", co.as_ptr());
-            return;
-        };
+    fn hand_over_running(&self, co: Co, handed: NonNull<Handed>) {
         let entry = Handed { next: self.running_to_release.get(), co: co.as_ptr() };
         // SAFETY: new, and nobody else's.
         unsafe { handed.write(entry) };
@@ -130,29 +126,48 @@ pub(super) fn release_handed(mut next: *mut Handed) {
 ///
 /// What its thread may be looking at is left to that thread: a wait, a place on a copy stack, a run.
 pub(crate) fn release_foreign(co: Co) -> Foreign {
-    ENVS.lock.with(|| {
-        // SAFETY: an environment lives as long as its coroutines.
-        let env = unsafe { &*co.env.get() };
-        if !env.alive.load(Ordering::Relaxed) {
-            return Foreign::Free;
+    let mut handed = None;
+    let foreign = loop {
+        if let Some(foreign) = ENVS.lock.with(|| decide(co, &mut handed)) {
+            break foreign;
         }
-        // From its next yield on it neither wakes nor takes a signal any more, and its thread leaves its stack alone.
-        co.add_pending(RELEASED);
-        // In this order: a wait that was over before this look began with a run that the next look sees.
-        let waits = co.wait.state() != WaitState::None;
-        fence(Ordering::Acquire);
-        if co.is_running() {
-            env.hand_over_running(co);
-        } else if waits || co.on_copy_stack() {
-            co.arg.set(env.to_release.get().cast_mut().cast());
-            env.to_release.set(co.as_ptr());
-        } else {
-            return Foreign::Free;
+        // Outside the lock, which a signal handler may want: see `Lock::with`.
+        handed = heap::alloc::<Handed>();
+        if handed.is_none() {
+            error!("co_release: no memory to hand the running coroutine {:p} to its thread", co.as_ptr());
+            return Foreign::HandedOver;
         }
-        env.any_to_release.store(1, Ordering::Relaxed);
-        event::kick(env);
-        Foreign::HandedOver
-    })
+    };
+    if let Some(unused) = handed {
+        // SAFETY: made above, and not handed over.
+        unsafe { heap::free(unused) };
+    }
+    foreign
+}
+
+/// See [`release_foreign`]; `None` if that takes a `Handed`. Environments are locked.
+fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
+    // SAFETY: an environment lives as long as its coroutines.
+    let env = unsafe { &*co.env.get() };
+    if !env.alive.load(Ordering::Relaxed) {
+        return Some(Foreign::Free);
+    }
+    // From its next yield on it neither wakes nor takes a signal any more, and its thread leaves its stack alone.
+    co.add_pending(RELEASED);
+    // In this order: a wait that was over before this look began with a run that the next look sees.
+    let waits = co.wait.state() != WaitState::None;
+    fence(Ordering::Acquire);
+    if co.is_running() {
+        env.hand_over_running(co, handed.take()?);
+    } else if waits || co.on_copy_stack() {
+        co.arg.set(env.to_release.get().cast_mut().cast());
+        env.to_release.set(co.as_ptr());
+    } else {
+        return Some(Foreign::Free);
+    }
+    env.any_to_release.store(1, Ordering::Relaxed);
+    event::kick(env);
+    Some(Foreign::HandedOver)
 }
 
 /// Runs `work` on another thread's environment if its thread has not ended. `env` may be gone.
@@ -235,6 +250,8 @@ impl Env {
 /// A child of fork has only the forking thread: the other environments have ended.
 pub(crate) fn after_fork_in_child() {
     let mine = current();
+    ENVS.alive.mend();
+    ENVS.ended.mend();
     event::after_fork(mine);
     if let Some(env) = mine {
         env.thread.set(thread::number());
