@@ -1,6 +1,7 @@
 // fork in a process whose other threads work, from wherever coroutines run. Beside test_fork.cpp, where one thread forks.
 #include "support.h"
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 
@@ -181,6 +182,59 @@ MENDED(ProcessFork, AChildReleasesTheCoroutinesOfThreadsThatItDoesNotHave)
     stop = true;
     other.join();
     co_cond_free(cond);
+}
+
+// A handler may dup and close wherever it interrupts its thread, in malloc too; fork waits for malloc's locks, and must not have
+// there what the handler waits for.
+MENDED(ProcessFork, GoesOnBesideHandlersThatInterruptAllocations)
+{
+    EXPECT_EQ(in_child([] {
+                  static int known;
+                  static std::atomic<bool> stop{false};
+                  int ends[2];
+                  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0 || co_hook_fd(ends[0]) != 0) {
+                      return 2;
+                  }
+                  known = ends[0];
+                  signal(SIGUSR1, [](int) { close(dup(known)); });
+                  const auto allocates = [] {
+                      std::vector<void *> kept(64);
+                      for (size_t i = 0; !stop; ++i) {
+                          void *&one = kept[i % kept.size()];
+                          free(one);
+                          one = malloc(2000 + i * 7919 % 30000);
+                      }
+                      std::for_each(kept.begin(), kept.end(), free);
+                  };
+                  std::vector<std::thread> threads(4);
+                  for (std::thread &thread : threads) {
+                      thread = std::thread(allocates);
+                  }
+                  std::thread signals([&threads] {
+                      while (!stop) {
+                          for (std::thread &thread : threads) {
+                              pthread_kill(thread.native_handle(), SIGUSR1);
+                          }
+                          usleep(200);
+                      }
+                  });
+                  bool good = true;
+                  for (int i = 0; i < 60; ++i) {
+                      const pid_t pid = fork();
+                      if (pid == 0) {
+                          signal(SIGUSR1, SIG_DFL);
+                          _exit(i % 20 == 0 && !all_works(false) ? 1 : 0);
+                      }
+                      good &= pid > 0 && status_of(pid) == 0;
+                  }
+                  stop = true;
+                  signals.join();
+                  for (std::thread &thread : threads) {
+                      thread.join();
+                  }
+                  return good ? 0 : 1;
+              }),
+              0);
 }
 
 MENDED(ProcessFork, FromTheLoopsCallbackServesTheWaitsInBoth)

@@ -2,8 +2,8 @@
 //!
 //! Who forks holds all locks, and then waits for those of the C library: malloc's for one. The thread that has that may be in a
 //! signal handler that wants one of ours (close is allowed there), and neither would ever go on. So who finds a lock held
-//! for a fork for long goes in without it: one such thread at a time, before the fork or after it. Should the
-//! fork come just then, its child finds what the lock guards in between: it mends its lists (`List::mend`).
+//! for a fork for long goes in without it: one such thread at a time. Should the fork come just then, its child finds
+//! what the lock guards half done: it mends its lists (`List::mend`); all else is whole after each step.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -58,19 +58,28 @@ impl Lock {
             return false;
         }
         loop {
-            let until = soon();
-            // SAFETY: as in `lock`; the time is ours.
-            if unsafe { libc::pthread_mutex_timedlock(self.mutex.get(), &until) } == 0 {
+            if !(intruders::have_come() && self.is_for_fork()) && self.lock_soon() {
                 return false;
             }
-            if self.for_fork.load(Ordering::Acquire) {
+            if self.is_for_fork() {
                 intruders::enter();
-                if self.for_fork.load(Ordering::Acquire) {
+                if self.is_for_fork() {
                     return true;
                 }
                 intruders::leave();
             }
         }
+    }
+
+    fn is_for_fork(&self) -> bool {
+        self.for_fork.load(Ordering::Acquire)
+    }
+
+    /// As [`lock`](Self::lock), but not for long; false if it was not to be had.
+    fn lock_soon(&self) -> bool {
+        let until = soon();
+        // SAFETY: as in `lock`; the time is ours.
+        unsafe { libc::pthread_mutex_timedlock(self.mutex.get(), &until) == 0 }
     }
 
     /// Runs `section` with the lock held. `section` neither panics nor switches, and takes no lock of the C library's but in
@@ -95,7 +104,7 @@ impl Lock {
 
 /// Who goes into locks that are held for a fork: one thread at a time, into one lock inside another perhaps.
 mod intruders {
-    use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+    use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
     use super::Lock;
     use crate::sys::thread;
@@ -105,6 +114,18 @@ mod intruders {
     static WHO: AtomicI32 = AtomicI32::new(0);
     /// In how many locks it is.
     static DEPTH: AtomicU32 = AtomicU32::new(0);
+    /// Somebody had to, for the fork that is under way: others need not wait as long to find that out. (Handlers that take long
+    /// could otherwise follow each other without end, and who they interrupt never get out of malloc.)
+    static HAVE_COME: AtomicBool = AtomicBool::new(false);
+
+    pub(super) fn have_come() -> bool {
+        HAVE_COME.load(Ordering::Relaxed)
+    }
+
+    /// The fork is over.
+    pub(super) fn none_any_more() {
+        HAVE_COME.store(false, Ordering::Relaxed);
+    }
 
     pub(super) fn enter() {
         if WHO.load(Ordering::Relaxed) != thread::number() {
@@ -112,6 +133,7 @@ mod intruders {
             WHO.store(thread::number(), Ordering::Relaxed);
         }
         DEPTH.store(DEPTH.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        HAVE_COME.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn leave() {
@@ -129,6 +151,7 @@ mod intruders {
         DEPTH.store(0, Ordering::Relaxed);
         // SAFETY: the child has one thread, which does not have it.
         unsafe { LOCK.mutex.get().write(libc::PTHREAD_MUTEX_INITIALIZER) };
+        none_any_more();
     }
 }
 
@@ -156,6 +179,7 @@ pub(crate) fn after_fork(in_child: bool, calls: &MutexCalls, unlock: impl FnOnce
     // SAFETY: as in `Lock::lock`.
     unsafe { (calls.lock)(lock) };
     unlock();
+    intruders::none_any_more();
     // SAFETY: locked above.
     unsafe { (calls.unlock)(lock) };
 }
