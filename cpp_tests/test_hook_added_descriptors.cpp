@@ -664,6 +664,35 @@ TEST(Shutdown, wakes_a_writer_in_another_threads_loop)
     });
 }
 
+// Between a writer's try and its wait nobody knows yet that it will wait.
+TEST(Shutdown, just_as_another_thread_begins_to_wait_wakes_it)
+{
+    with_hooks(all_of_these, [] {
+        signal(SIGPIPE, SIG_IGN);
+        const long long end = now_ms() + 2000;
+        for (int i = 0; now_ms() < end; ++i) {
+            auto pair = made_socketpair();
+            fill(pair->a);
+            std::atomic<bool> begun{false};
+            ssize_t put = -2;
+            std::thread other([&] {
+                in_hooked_coroutine([&] {
+                    co_get_epoll_ct(); // (A loop that is only made for this wait cannot be told.)
+                    begun = true;
+                    put = write(pair->a, "x", 1);
+                });
+            });
+            while (!begun) {
+            }
+            for (volatile int pause = i % 200 * 10; pause > 0; pause = pause - 1) {
+            }
+            shutdown(pair->a, SHUT_WR);
+            other.join();
+            ASSERT_EQ(-1, put);
+        }
+    });
+}
+
 TEST(Shutdown, for_writing_leaves_a_poll_with_the_truth)
 {
     with_hooks(all_of_these, [] {

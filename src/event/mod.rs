@@ -45,7 +45,7 @@ pub(crate) use loops::{after_fork, end_of_thread, fork_locks, kick};
 pub(crate) use offload::{Job, Ran, run_job, set_helpers};
 pub(crate) use reactor::{DOORS, Reactor, TICK, free_reactor, new_reactor, run, run_until};
 pub(crate) use registration::{Node, Refused, node_at};
-pub(crate) use rouse::{closed, rouse};
+pub(crate) use rouse::{closed, rouse, rouse_soon};
 pub(crate) use wait::{
     begin, begin_one, cancel, deadline_after, drop_left_nodes, end_one, first_descriptor, poll, poll_one,
     suspend, through_the_loop, wake,

@@ -129,9 +129,14 @@ impl Reactor {
         self.rebuild.store(true, Ordering::Release);
     }
 
+    /// There is something to look at before the loop next sleeps.
+    pub(super) fn note_kicked(&self) {
+        self.kicked.store(true, Ordering::Release);
+    }
+
     /// Wakes the loop from another thread. The list of loops is locked.
     pub(super) fn kick_locked(&self) {
-        self.kicked.store(true, Ordering::Release);
+        self.note_kicked();
         // Without descriptors of its own it sleeps shortly, and looks.
         if self.has_descriptors() {
             epoll::eventfd_raise(self.kick_fd.load(Ordering::Relaxed) - 1);

@@ -55,12 +55,29 @@ fn loops_of(fd: c_int) -> Option<u32> {
     (loops != 0 && loops != OURS).then_some(loops)
 }
 
-/// Wakes who waits at `fd`, in every loop.
+/// Wakes who waits at `fd`, in every loop. False if no loop has it.
 #[inline]
-pub(crate) fn rouse(fd: c_int) {
-    if let Some(loops) = loops_of(fd) {
+pub(crate) fn rouse(fd: c_int) -> bool {
+    let loops = loops_of(fd);
+    if let Some(loops) = loops {
         rouse_in(fd, loops);
     }
+    loops.is_some()
+}
+
+/// As [`rouse`], where no loop has `fd` yet: a coroutine of another thread that has just tried may be about to wait there,
+/// and its loop looks before it sleeps.
+#[cold]
+pub(crate) fn rouse_soon(fd: c_int) {
+    let errno = Errno::last();
+    loops::each_loop(|reactor| {
+        reactor.note_roused(fd);
+        reactor.note_kicked();
+    });
+    errno.set();
+    // One that slept already has noted before that it has the number.
+    fence(Ordering::SeqCst);
+    rouse(fd);
 }
 
 /// The number was closed, and had left all loops before: a wait that began in between is for nothing.

@@ -140,10 +140,24 @@ pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
 pub unsafe extern "C-unwind" fn shutdown(fd: c_int, how: c_int) -> c_int {
     // SAFETY: the caller's arguments.
     let result = unsafe { (real::get().shutdown)(fd, how) };
-    if result == 0 && how != libc::SHUT_RD {
-        event::rouse(fd);
+    if result == 0 && how != libc::SHUT_RD && !event::rouse(fd) && is_local(fd) {
+        event::rouse_soon(fd);
     }
     result
+}
+
+/// Whether it is an AF_UNIX socket: epoll does not report a shutdown of one that is full.
+#[cold]
+fn is_local(fd: c_int) -> bool {
+    let errno = Errno::last();
+    let mut domain: c_int = 0;
+    let mut len = size_of::<c_int>() as socklen_t;
+    // SAFETY: room for a number. Past our own hook.
+    let told = unsafe {
+        (real::get().getsockopt)(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &mut len)
+    };
+    errno.set();
+    told == 0 && domain == libc::AF_UNIX
 }
 
 /// `int setsockopt(int sockfd, int level, int optname, const void *optval, socklen_t optlen);` Time-outs
