@@ -25,6 +25,16 @@ _Unwind_Reason_Code note_frame(_Unwind_Context *context, void *frames)
     return _URC_NO_REASON;
 }
 
+// Where a frame has its caller's frame pointer, followed by the return address.
+void **pair_of(void **frame)
+{
+#ifdef __riscv // the frame pointer points above what is saved
+    return frame - 2;
+#else
+    return frame;
+#endif
+}
+
 KEEP void walk(Walk &found, void **frame)
 {
     found.by_glibc.resize(200);
@@ -33,8 +43,8 @@ KEEP void walk(Walk &found, void **frame)
     found.end = _Unwind_Backtrace(note_frame, &found.by_unwinder);
     found.by_frame_pointers.clear();
     // From the routine's own frame, which has a frame pointer; the last one saved is null.
-    for (; frame != nullptr && found.by_frame_pointers.size() < 200; frame = static_cast<void **>(*frame)) {
-        found.by_frame_pointers.push_back(frame[1]);
+    for (; frame != nullptr && found.by_frame_pointers.size() < 200; frame = static_cast<void **>(*pair_of(frame))) {
+        found.by_frame_pointers.push_back(pair_of(frame)[1]);
     }
 }
 

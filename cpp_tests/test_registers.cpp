@@ -113,7 +113,59 @@ colib_test_registers_changed:
     ret
     .size colib_test_registers_changed, . - colib_test_registers_changed
 )");
+#elif defined(__riscv)
+// The same, of twelve registers for integers and twelve for floating point; n counts them.
+extern "C" int colib_test_registers_changed(void (*fn)(void *), void *arg, long seed);
+asm(R"(
+    .text
+    .type colib_test_registers_changed, @function
+colib_test_registers_changed:
+    addi sp, sp, -208
+    sd ra, 0(sp)
+    sd a2, 200(sp)
+    .set n, 1
+    .irp r, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11
+    sd \r, 8*n(sp)
+    addi \r, a2, n
+    .set n, n + 1
+    .endr
+    .irp r, fs0, fs1, fs2, fs3, fs4, fs5, fs6, fs7, fs8, fs9, fs10, fs11
+    fsd \r, 8*n(sp)
+    addi t0, a2, n
+    fmv.d.x \r, t0
+    .set n, n + 1
+    .endr
+    mv t1, a0
+    mv a0, a1
+    jalr t1
+    li a0, 0
+    ld a2, 200(sp)
+    .set n, 1
+    .irp r, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11
+    addi t0, a2, n
+    sub t0, t0, \r
+    snez t0, t0
+    add a0, a0, t0
+    ld \r, 8*n(sp)
+    .set n, n + 1
+    .endr
+    .irp r, fs0, fs1, fs2, fs3, fs4, fs5, fs6, fs7, fs8, fs9, fs10, fs11
+    addi t0, a2, n
+    fmv.x.d t1, \r
+    sub t0, t0, t1
+    snez t0, t0
+    add a0, a0, t0
+    fld \r, 8*n(sp)
+    .set n, n + 1
+    .endr
+    ld ra, 0(sp)
+    addi sp, sp, 208
+    ret
+    .size colib_test_registers_changed, . - colib_test_registers_changed
+)");
+#endif
 
+#if defined(__x86_64__) || defined(__riscv)
 TEST(CoResume, PreservesTheRegistersThatACallPreserves)
 {
     int changed_inside = -1;
@@ -125,7 +177,9 @@ TEST(CoResume, PreservesTheRegistersThatACallPreserves)
     EXPECT_EQ(colib_test_registers_changed(resume, &co, 3000), 0);
     EXPECT_EQ(changed_inside, 0);
 }
+#endif
 
+#if defined(__x86_64__)
 namespace {
 
 unsigned mxcsr() { return __builtin_ia32_stmxcsr(); }

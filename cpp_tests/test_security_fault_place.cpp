@@ -15,8 +15,13 @@ constexpr size_t PAGE_SIZE = 4096;
 // coroutine until its stack is at its end.
 void run_code_behind_a_guard(bool map_first_page_elsewhere)
 {
+#ifdef __riscv
+    // addi sp, sp, -16; sd ra, 0(sp); j to the first
+    const unsigned char push_for_ever[] = {0x13, 0x01, 0x01, 0xff, 0x23, 0x30, 0x11, 0x00, 0x6f, 0xf0, 0x9f, 0xff};
+#else
     // push %rax; jmp to the push
     const unsigned char push_for_ever[] = {0x50, 0xeb, 0xfd};
+#endif
     char name[] = "/tmp/colib-code-XXXXXX";
     const int fd = mkstemp(name);
     if (fd < 0 || ftruncate(fd, 2 * PAGE_SIZE) != 0 ||

@@ -131,7 +131,7 @@ TEST(Reuse, of_a_save_buffer_shows_nothing_beyond_what_was_saved)
     support::on_thread([] {
         const stCoRoutineAttr_t at = attr(0, co_alloc_sharestack(1, 128 * 1024));
         int looked_at = 0;
-        for (int large = 1500; large < 1900; large += 16) {
+        for (int large = 1500; large < 1800; large += 16) {
             static int size;
             const auto save = [&](int bytes) {
                 size = bytes;

@@ -7,6 +7,7 @@
 #   scripts/install-deps.sh bench    what `make` and `make bench` need
 #   scripts/install-deps.sh coverage  what `make coverage` needs beside what `make test` uses
 #   scripts/install-deps.sh aarch64  what `make test-aarch64` uses beside that
+#   scripts/install-deps.sh riscv64  what `make test-riscv64` uses beside that
 #
 # Installs with apt-get, as root or through a sudo that asks for no password. Where it cannot, it
 # names what is missing and fails.
@@ -116,6 +117,23 @@ check_aarch64() {
     [[ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ]] || missing+=(libc6-dev-arm64-cross)
 }
 
+# Sources of the standard library with the compiler that they belong to: for machines that no package has it for.
+check_std_sources() {
+    need rustc-web /usr/bin/rustc
+    need cargo-web /usr/bin/cargo
+    [[ -d /usr/lib/rustlib/x86_64-unknown-linux-gnu ]] || missing+=(libstd-rust-web-dev)
+    [[ -e /usr/lib/rustlib/src/rust/library/std/Cargo.toml ]] || missing+=(rust-web-src)
+}
+
+check_riscv64() {
+    check_std_sources
+    need gcc-riscv64-linux-gnu riscv64-linux-gnu-gcc
+    need g++-riscv64-linux-gnu riscv64-linux-gnu-g++
+    need qemu-user qemu-riscv64
+    [[ -e /usr/src/googletest/CMakeLists.txt ]] || missing+=(googletest)
+    [[ -e /usr/riscv64-linux-gnu/lib/libc.so.6 ]] || missing+=(libc6-dev-riscv64-cross)
+}
+
 check_packages() {
     missing=()
     need gcc gcc
@@ -158,7 +176,10 @@ check_packages() {
     aarch64)
         check_aarch64
         ;;
-    *) die "unknown argument '$1' (build, run, test, bench, coverage or aarch64)" ;;
+    riscv64)
+        check_riscv64
+        ;;
+    *) die "unknown argument '$1' (build, run, test, bench, coverage, aarch64 or riscv64)" ;;
     esac
 }
 
