@@ -13,7 +13,6 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/poll.h>
 #include <sys/socket.h>
 #ifndef __cplusplus
 #include <stdbool.h>
