@@ -5,6 +5,7 @@
 #   make test-memcheck, test-helgrind, test-address, test-thread    the C++ tests under valgrind and gcc's sanitizers
 #   make test-aarch64    the C++ tests for aarch64, under qemu
 #   make test-riscv64    the same for riscv64
+#   make test-musl       fully static programs on musl
 #   make run         the HTTP and the echo server under load
 #   make bench       the benchmarks (about five minutes): table, plots and a page in build/bench/results;
 #                    BENCH_PEER=PREFIX adds a library with libco's headers and libcolib.a under PREFIX
@@ -66,7 +67,7 @@ CXX_EXAMPLES := $(patsubst c_examples/%.cpp,%,$(wildcard c_examples/*.cpp))
 EXAMPLES     := $(C_EXAMPLES) $(CXX_EXAMPLES)
 EXAMPLE_DEPS := lib/libcolib.a $(HEADERS) $(wildcard c_examples/*.h)
 
-.PHONY: all lib examples headers docs-table deps test test-aarch64 test-riscv64 test-memcheck test-helgrind test-address test-thread run install uninstall clean \
+.PHONY: all lib examples headers docs-table deps test test-aarch64 test-riscv64 test-musl test-memcheck test-helgrind test-address test-thread run install uninstall clean \
 	fmt-check lint cargo-build bench bench-docs bench-profile million ten-million fuzz coverage soak audit
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -133,6 +134,10 @@ test-aarch64: deps
 test-riscv64: deps
 	@scripts/install-deps.sh riscv64
 	@CMAKE='$(CMAKE)' BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/test-riscv64.sh '$(PATTERN)'
+
+test-musl:
+	@CARGO='$(CARGO)' scripts/install-deps.sh musl
+	@BUILD_DIR='$(BUILD_DIR)' JOBS='$(JOBS)' scripts/test-musl.sh
 
 run:
 	@CARGO='$(CARGO)' scripts/install-deps.sh run

@@ -8,6 +8,7 @@
 #   scripts/install-deps.sh coverage  what `make coverage` needs beside what `make test` uses
 #   scripts/install-deps.sh aarch64  what `make test-aarch64` uses beside that
 #   scripts/install-deps.sh riscv64  what `make test-riscv64` uses beside that
+#   scripts/install-deps.sh musl     what `make test-musl` uses
 #
 # Installs with apt-get, as root or through a sudo that asks for no password. Where it cannot, it
 # names what is missing and fails.
@@ -134,6 +135,12 @@ check_riscv64() {
     [[ -e /usr/riscv64-linux-gnu/lib/libc.so.6 ]] || missing+=(libc6-dev-riscv64-cross)
 }
 
+check_musl() {
+    check_std_sources
+    need musl-tools musl-gcc
+    need binutils readelf
+}
+
 check_packages() {
     missing=()
     need gcc gcc
@@ -179,7 +186,10 @@ check_packages() {
     riscv64)
         check_riscv64
         ;;
-    *) die "unknown argument '$1' (build, run, test, bench, coverage, aarch64 or riscv64)" ;;
+    musl)
+        check_musl
+        ;;
+    *) die "unknown argument '$1' (build, run, test, bench, coverage, aarch64, riscv64 or musl)" ;;
     esac
 }
 

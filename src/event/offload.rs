@@ -78,7 +78,7 @@ const HELPERS: usize = 16;
 /// What `set_helpers` takes.
 const MOST_HELPERS: usize = 1024;
 /// How long a helper without work stays, in seconds.
-const IDLE_SECONDS: libc::time_t = 5;
+const IDLE_SECONDS: i64 = 5;
 /// A helper's stack: name service modules are not small. (The C library's own use some 20 KiB.)
 const HELPER_STACK: usize = 512 * 1024;
 

@@ -244,7 +244,7 @@ impl Reactor {
     #[inline(always)]
     fn set_timeout(&self, nanos: u64) {
         let value = libc::timespec {
-            tv_sec: (nanos / 1_000_000_000) as libc::time_t,
+            tv_sec: (nanos / 1_000_000_000) as i64,
             tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
         };
         // SAFETY: this thread's alone; volatile, since a signal handler writes it as well.

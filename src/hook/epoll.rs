@@ -62,7 +62,7 @@ unsafe fn wait_for_events(
 ///
 /// # Safety
 /// As epoll_wait(2).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn epoll_wait(
     epfd: c_int,
     events: *mut epoll_event,
@@ -100,7 +100,7 @@ unsafe fn epoll_wait_hooked(
 ///
 /// # Safety
 /// As epoll_pwait(2).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn epoll_pwait(
     epfd: c_int,
     events: *mut epoll_event,

@@ -1,14 +1,16 @@
 //! ioctl, for FIONBIO alone. Variadic in C: the third argument comes in the same register whatever its type, so
 //! one of pointer size covers every request.
 
-use core::ffi::{c_int, c_uint, c_ulong};
+use core::ffi::{c_int, c_uint};
 use core::ptr::with_exposed_provenance;
+
+use libc::Ioctl;
 
 use super::fd_table::{self, ADDED, NONBLOCK_BELOW, NONBLOCK_BY_PROGRAM, Record};
 use super::{active, real};
 
 /// The signature of the libc crate's function.
-const _: unsafe extern "C" fn(c_int, c_ulong, ...) -> c_int = libc::ioctl;
+const _: unsafe extern "C" fn(c_int, Ioctl, ...) -> c_int = libc::ioctl;
 
 /// `int ioctl(int fd, unsigned long request, ...);` FIONBIO is noted as F_SETFL is; every other request is
 /// libc's.
@@ -16,7 +18,7 @@ const _: unsafe extern "C" fn(c_int, c_ulong, ...) -> c_int = libc::ioctl;
 /// # Safety
 /// As ioctl(2).
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
+pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: Ioctl, arg: usize) -> c_int {
     // (The kernel takes 32 bits of it.)
     if request as c_uint == libc::FIONBIO as c_uint
         && let Some(record) = fd_table::get(fd)
@@ -31,7 +33,7 @@ pub unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, arg: usize) -
 /// # Safety
 /// As ioctl(2) with FIONBIO.
 #[inline(never)]
-unsafe fn set_nonblocking(record: &Record, fd: c_int, request: c_ulong, arg: usize) -> c_int {
+unsafe fn set_nonblocking(record: &Record, fd: c_int, request: Ioctl, arg: usize) -> c_int {
     let below = record.has(NONBLOCK_BELOW);
     // While it may be blocking, calls of other threads say themselves that they do not wait.
     record.put(NONBLOCK_BELOW, false);

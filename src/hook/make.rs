@@ -107,7 +107,7 @@ pub unsafe extern "C-unwind" fn socketpair(
 ///
 /// # Safety
 /// As eventfd(2).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn eventfd(value: c_uint, flags: c_int) -> c_int {
     // SAFETY: the caller's arguments.
     let fd = unsafe { (real::get().eventfd)(value, flags) };
@@ -118,7 +118,7 @@ pub unsafe extern "C-unwind" fn eventfd(value: c_uint, flags: c_int) -> c_int {
 ///
 /// # Safety
 /// As timerfd_create(2).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn timerfd_create(clock: c_int, flags: c_int) -> c_int {
     // SAFETY: the caller's arguments.
     let fd = unsafe { (real::get().timerfd_create)(clock, flags) };

@@ -25,7 +25,7 @@ same_signature!(sendmsg: fn(c_int, *const msghdr, c_int) -> ssize_t);
 unsafe fn parts_of(message: *const msghdr) -> (*const iovec, usize) {
     // SAFETY: as the caller vouches; the program may have put it at any address.
     let message = unsafe { message.read_unaligned() };
-    (message.msg_iov, message.msg_iovlen)
+    (message.msg_iov, message.msg_iovlen as _)
 }
 
 /// Bytes that a message has or takes.

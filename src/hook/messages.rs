@@ -17,8 +17,13 @@ use super::{Waited, deadline, real, same_signature, wait_for};
 use crate::event;
 use crate::routine::Env;
 
-same_signature!(recvmmsg: fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int);
-same_signature!(sendmmsg: fn(c_int, *mut mmsghdr, c_uint, c_int) -> c_int);
+/// (musl has it unsigned.)
+#[cfg(target_env = "musl")]
+type Flags = c_uint;
+#[cfg(not(target_env = "musl"))]
+type Flags = c_int;
+same_signature!(recvmmsg: fn(c_int, *mut mmsghdr, c_uint, Flags, *mut timespec) -> c_int);
+same_signature!(sendmmsg: fn(c_int, *mut mmsghdr, c_uint, Flags) -> c_int);
 
 /// As many messages as the kernel takes in one call.
 const MOST: c_uint = 1024;

@@ -29,19 +29,24 @@
 
 mod accept;
 pub(crate) mod choice;
+#[cfg_attr(target_env = "musl", expect(dead_code, reason = "musl's own are not hooked: real/musl.rs"))]
 pub(crate) mod dns;
 mod env;
+#[cfg_attr(target_env = "musl", expect(dead_code, reason = "musl's own are not hooked: real/musl.rs"))]
 mod epoll;
 mod fcntl;
 mod fd_table;
 mod file;
 mod io;
 mod ioctl;
+#[cfg_attr(target_env = "musl", expect(dead_code, reason = "musl's own are not hooked: real/musl.rs"))]
 mod make;
 mod message;
 mod messages;
+#[cfg_attr(target_env = "musl", expect(dead_code, reason = "musl's own are not hooked: real/musl.rs"))]
 mod numbers;
 mod poll;
+#[cfg_attr(target_env = "musl", expect(dead_code, reason = "musl's own are not hooked: real/musl.rs"))]
 pub(crate) mod real;
 mod receive;
 mod select;

@@ -97,7 +97,7 @@ pub unsafe extern "C-unwind" fn closefrom(first: c_int) {
 ///
 /// # Safety
 /// As fclose(3).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn fclose(stream: *mut FILE) -> c_int {
     let errno = Errno::last();
     // SAFETY: the caller's argument; asks for no lock, and says -1 of a stream without a number.

@@ -6,7 +6,7 @@
 //! while dlsym allocates meets no lock of ours.
 
 use core::cell::UnsafeCell;
-use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use core::ptr::{null, null_mut};
 
 use libc::{
@@ -69,6 +69,21 @@ macro_rules! raw {
     ($number:ident, $($arg:expr),*) => { libc::syscall(libc::$number, $($arg as c_long),*) as _ };
 }
 
+/// The first where the C library is musl, the second elsewhere.
+#[cfg(target_env = "musl")]
+macro_rules! by_musl {
+    ($name:ident($($arg:expr),*), else $other:expr) => { musl::$name($($arg),*) };
+}
+#[cfg(not(target_env = "musl"))]
+macro_rules! by_musl {
+    ($name:ident($($arg:expr),*), else $other:expr) => {
+        $other
+    };
+}
+
+#[cfg(target_env = "musl")]
+mod musl;
+
 real_functions! {
     socket: fn(domain: c_int, kind: c_int, protocol: c_int) -> c_int
         = c"socket", else raw!(SYS_socket, domain, kind, protocol);
@@ -101,7 +116,7 @@ real_functions! {
         = c"recvfrom", else raw!(SYS_recvfrom, fd, buf, len, flags, from, from_len);
     sendto: fn(fd: c_int, buf: *const c_void, len: size_t, flags: c_int, to: *const sockaddr, to_len: socklen_t) -> ssize_t
         = c"sendto", else raw!(SYS_sendto, fd, buf, len, flags, to, to_len);
-    fclose: fn(stream: *mut FILE) -> c_int = c"fclose", else _IO_fclose(stream);
+    fclose: fn(stream: *mut FILE) -> c_int = c"fclose", else by_musl!(fclose(stream), else _IO_fclose(stream));
     poll: fn(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int
         = c"poll", else no_poll(fds, count, timeout);
     shutdown: fn(fd: c_int, how: c_int) -> c_int = c"shutdown", else raw!(SYS_shutdown, fd, how);
@@ -117,27 +132,27 @@ real_functions! {
     getenv: fn(name: *const c_char) -> *mut c_char = c"getenv", else environ_value(name);
     setenv: fn(name: *const c_char, value: *const c_char, overwrite: c_int) -> c_int
         = c"setenv", else put_environ(name, value, overwrite);
-    unsetenv: fn(name: *const c_char) -> c_int = c"unsetenv", else libc::putenv(libc::strdup(name));
-    gethostbyname: fn(name: *const c_char) -> *mut hostent = c"gethostbyname", else no_host(name);
+    unsetenv: fn(name: *const c_char) -> c_int = c"unsetenv", else by_musl!(unsetenv(name), else libc::putenv(libc::strdup(name)));
+    gethostbyname: fn(name: *const c_char) -> *mut hostent = c"gethostbyname", else by_musl!(gethostbyname(name), else no_host(name));
     gethostbyname_r: fn(name: *const c_char, host: *mut hostent, buf: *mut c_char, len: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int
-        = c"gethostbyname_r", else no_host_r(name, host, buf, len, result, error);
+        = c"gethostbyname_r", else by_musl!(gethostbyname_r(name, host, buf, len, result, error), else no_host_r(name, host, buf, len, result, error));
     res_state: fn() -> *mut c_void = c"__res_state", else null_mut();
     readv: fn(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t = c"readv", else raw!(SYS_readv, fd, parts, count);
     writev: fn(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t = c"writev", else raw!(SYS_writev, fd, parts, count);
     recvmsg: fn(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t
-        = c"recvmsg", else raw!(SYS_recvmsg, fd, message, flags);
+        = c"recvmsg", else by_musl!(recvmsg(fd, message, flags), else raw!(SYS_recvmsg, fd, message, flags));
     recvmmsg: fn(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int
-        = c"recvmmsg", else raw!(SYS_recvmmsg, fd, messages, count, flags, timeout);
+        = c"recvmmsg", else by_musl!(recvmmsg(fd, messages, count, flags, timeout), else raw!(SYS_recvmmsg, fd, messages, count, flags, timeout));
     sendmsg: fn(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t
-        = c"sendmsg", else raw!(SYS_sendmsg, fd, message, flags);
+        = c"sendmsg", else by_musl!(sendmsg(fd, message, flags), else raw!(SYS_sendmsg, fd, message, flags));
     sendmmsg: fn(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int
-        = c"sendmmsg", else raw!(SYS_sendmmsg, fd, messages, count, flags);
+        = c"sendmmsg", else by_musl!(sendmmsg(fd, messages, count, flags), else raw!(SYS_sendmmsg, fd, messages, count, flags));
     sendfile: fn(out: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t
         = c"sendfile", else raw!(SYS_sendfile, out, from, offset, count);
     eventfd: fn(value: c_uint, flags: c_int) -> c_int = c"eventfd", else raw!(SYS_eventfd2, value, flags);
     timerfd_create: fn(clock: c_int, flags: c_int) -> c_int = c"timerfd_create", else raw!(SYS_timerfd_create, clock, flags);
     /// Variadic in C; one argument of pointer size covers every request.
-    ioctl: fn(fd: c_int, request: c_ulong, arg: usize) -> c_int = c"ioctl", else raw!(SYS_ioctl, fd, request, arg);
+    ioctl: fn(fd: c_int, request: libc::Ioctl, arg: usize) -> c_int = c"ioctl", else raw!(SYS_ioctl, fd, request, arg);
 
     select: fn(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, timeout: *mut timeval) -> c_int
         = c"select", else no_select(count, read, write, except, timeout);
@@ -163,17 +178,17 @@ real_functions! {
     thrd_sleep: fn(wish: *const timespec, rest: *mut timespec) -> c_int = c"thrd_sleep", else no_thrd_sleep(wish, rest);
 
     getaddrinfo: fn(node: *const c_char, service: *const c_char, hints: *const addrinfo, result: *mut *mut addrinfo) -> c_int
-        = c"getaddrinfo", else libc::EAI_FAIL;
-    freeaddrinfo: fn(list: *mut addrinfo) -> () = c"freeaddrinfo", else ();
+        = c"getaddrinfo", else by_musl!(getaddrinfo(node, service, hints, result), else libc::EAI_FAIL);
+    freeaddrinfo: fn(list: *mut addrinfo) -> () = c"freeaddrinfo", else by_musl!(freeaddrinfo(list), else ());
     getnameinfo: fn(address: *const sockaddr, len: socklen_t, host: *mut c_char, host_len: socklen_t, service: *mut c_char, service_len: socklen_t, flags: c_int) -> c_int
-        = c"getnameinfo", else libc::EAI_FAIL;
-    gethostbyname2: fn(name: *const c_char, family: c_int) -> *mut hostent = c"gethostbyname2", else no_host(name);
+        = c"getnameinfo", else by_musl!(getnameinfo(address, len, host, host_len, service, service_len, flags), else libc::EAI_FAIL);
+    gethostbyname2: fn(name: *const c_char, family: c_int) -> *mut hostent = c"gethostbyname2", else by_musl!(gethostbyname2(name, family), else no_host(name));
     gethostbyname2_r: fn(name: *const c_char, family: c_int, host: *mut hostent, buf: *mut c_char, len: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int
-        = c"gethostbyname2_r", else no_host_r(name, host, buf, len, result, error);
+        = c"gethostbyname2_r", else by_musl!(gethostbyname2_r(name, family, host, buf, len, result, error), else no_host_r(name, host, buf, len, result, error));
     gethostbyaddr: fn(address: *const c_void, len: socklen_t, family: c_int) -> *mut hostent
-        = c"gethostbyaddr", else no_host(address.cast());
+        = c"gethostbyaddr", else by_musl!(gethostbyaddr(address, len, family), else no_host(address.cast()));
     gethostbyaddr_r: fn(address: *const c_void, address_len: socklen_t, family: c_int, host: *mut hostent, buf: *mut c_char, len: size_t, result: *mut *mut hostent, error: *mut c_int) -> c_int
-        = c"gethostbyaddr_r", else no_host_r(address.cast(), host, buf, len, result, error);
+        = c"gethostbyaddr_r", else by_musl!(gethostbyaddr_r(address, address_len, family, host, buf, len, result, error), else no_host_r(address.cast(), host, buf, len, result, error));
     secure_getenv: fn(name: *const c_char) -> *mut c_char = c"secure_getenv", else secure_environ_value(name);
 
     /// The fortified names; each ends the program if the buffer is too small, and is called for that alone.
@@ -187,6 +202,7 @@ real_functions! {
         = c"__poll_chk", else overflow(fds.addr() ^ count as usize ^ timeout as usize ^ room) as c_int;
 }
 
+#[cfg(not(target_env = "musl"))]
 unsafe extern "C-unwind" {
     /// glibc's fclose under its other name.
     fn _IO_fclose(stream: *mut FILE) -> c_int;

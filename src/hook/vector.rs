@@ -80,7 +80,7 @@ pub(super) fn only(parts: *const iovec, count: usize) -> msghdr {
     // SAFETY: null pointers and numbers.
     let mut message: msghdr = unsafe { zeroed() };
     message.msg_iov = parts.cast_mut();
-    message.msg_iovlen = count;
+    message.msg_iovlen = count as _;
     message
 }
 

@@ -233,7 +233,7 @@ impl Signal {
     }
 
     /// Waits at most `seconds`, with `lock` released meanwhile; false if the time was over.
-    pub(crate) fn wait(&self, lock: &Lock, seconds: libc::time_t) -> bool {
+    pub(crate) fn wait(&self, lock: &Lock, seconds: i64) -> bool {
         let mut until = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: writes the timespec. (Statically made conditions count by this clock; a jump of it
         // makes a helper end early or late, no more.)

@@ -8,6 +8,8 @@ pub(crate) mod epoll;
 pub(crate) mod errno;
 pub(crate) mod exceptions;
 pub(crate) mod fault;
+#[cfg(target_env = "musl")]
+mod find_object;
 pub(crate) mod heap;
 pub(crate) mod lock;
 pub(crate) mod log;

@@ -70,7 +70,7 @@ fn is_ipv6(text: &[u8]) -> bool {
 ///
 /// # Safety
 /// As getaddrinfo(3).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn getaddrinfo(
     node: *const c_char,
     service: *const c_char,

@@ -381,7 +381,7 @@ pub unsafe extern "C-unwind" fn gethostbyname(name: *const c_char) -> *mut hoste
 ///
 /// # Safety
 /// As gethostbyname_r(3).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn gethostbyname_r(
     name: *const c_char,
     host: *mut hostent,
@@ -416,7 +416,7 @@ pub unsafe extern "C-unwind" fn gethostbyname2(name: *const c_char, family: c_in
 ///
 /// # Safety
 /// As gethostbyname2_r(3).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn gethostbyname2_r(
     name: *const c_char,
     family: c_int,
@@ -458,7 +458,7 @@ pub unsafe extern "C-unwind" fn gethostbyaddr(
 ///
 /// # Safety
 /// As gethostbyaddr_r(3).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn gethostbyaddr_r(
     address: *const c_void,
     address_len: socklen_t,

@@ -165,7 +165,7 @@ unsafe fn put_text(at: *mut c_char, text: &CStr) {
 ///
 /// # Safety
 /// As __res_state.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn __res_state() -> *mut c_void {
     if let Some(env) = active()
         && let Some(state) = extra::resolver(Co::of(env.running()), RES_STATE)

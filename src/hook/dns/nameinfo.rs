@@ -87,7 +87,7 @@ impl Lookup for Names {
 ///
 /// # Safety
 /// As getnameinfo(3).
-#[unsafe(no_mangle)]
+#[cfg_attr(not(target_env = "musl"), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn getnameinfo(
     address: *const sockaddr,
     len: socklen_t,
