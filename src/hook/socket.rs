@@ -140,7 +140,8 @@ pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
 pub unsafe extern "C-unwind" fn shutdown(fd: c_int, how: c_int) -> c_int {
     // SAFETY: the caller's arguments.
     let result = unsafe { (real::get().shutdown)(fd, how) };
-    if result == 0 && how != libc::SHUT_RD && !event::rouse(fd) && is_local(fd) {
+    if result == 0 && how != libc::SHUT_RD && !event::rouse(fd) && fd_table::get(fd).is_some() && is_local(fd)
+    {
         event::rouse_soon(fd);
     }
     result
