@@ -120,8 +120,11 @@ test_hook_added_descriptors Fclose.of_streams_without_a_number_* the sanitizer's
 test_hook_added_numbers KnownNumbers.used_from_two_threads_loops_serve_both:KnownNumbers.closed_just_when_* closes on purpose what another thread reads
 test_hook_many * more coroutines than ThreadSanitizer can tell apart
 test_loop_timeouts TimeOuts.fire_in_the_order_*:TimeOuts.all_fire_when_ten_thousand_* more coroutines than ThreadSanitizer can tell apart
+test_loop_eventloop *sleeps_without_a_system_call*:*storm_of_signals the loop wakes fifty times a second, for signals that come late
+test_process_threads *LeaveNothing:*SomebodyElses* within a time, for which the sanitizer is too slow
+test_stack_memory *GoesBackBeforeALongSleep* measures memory
 test_loop_waits Waits.of_many_descriptors_* within a time, for which the sanitizer is too slow
-test_process_cancel *PthreadExit*:*OnCoroutineStacks* gcc 12's ThreadSanitizer ends a program that calls pthread_exit in a fiber
+test_process_cancel * gcc 12's ThreadSanitizer ends a program whose thread ends in a fiber
 test_process_exec *ADaemon* ThreadSanitizer does not follow a child of several threads; coroutines count as such
 test_process_exit *PthreadExit* gcc 12's ThreadSanitizer ends a program that calls pthread_exit in a fiber
 test_process_fork * ThreadSanitizer does not follow a child of several threads; coroutines count as such
