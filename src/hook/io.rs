@@ -75,7 +75,7 @@ pub(super) fn wait_then_try(
 }
 
 fn let_others_run(env: &Env, record: &Record) {
-    if !env.running().is_main()
+    if !env.waits_plainly()
         && let Ok(reactor) = env.reactor()
     {
         event::through_the_loop(env, reactor);

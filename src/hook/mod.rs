@@ -105,14 +105,14 @@ fn deadline(ms: c_int) -> Option<u64> {
     u64::try_from(ms).ok().map(event::deadline_after)
 }
 
-/// Waits for `events` of `fd`: in a coroutine on the loop, on the main coroutine by the plain poll.
+/// Waits for `events` of `fd`: in a coroutine on the loop, else (`Env::waits_plainly`) by the plain poll.
 #[inline]
 fn wait_for(env: &Env, fd: c_int, events: u16, deadline: Option<u64>) -> Result<Waited, Errno> {
     if event::is_ours(fd) {
         // Closed meanwhile, and a loop got the number.
         return Err(Errno(libc::EBADF));
     }
-    if env.running().is_main() {
+    if env.waits_plainly() {
         return Ok(wait_plainly(fd, events, deadline));
     }
     match event::poll_one(env, env.reactor()?, fd, events, deadline) {

@@ -35,7 +35,7 @@ pub unsafe extern "C-unwind" fn poll(fds: *mut pollfd, count: nfds_t, timeout: c
 /// As poll(2).
 #[inline(never)]
 unsafe fn poll_hooked(fds: *mut pollfd, count: nfds_t, timeout: c_int, env: &Env) -> c_int {
-    if timeout == 0 || env.running().is_main() {
+    if timeout == 0 || env.waits_plainly() {
         // SAFETY: the caller's arguments.
         return unsafe { (real::get().poll)(fds, count, timeout) };
     }

@@ -88,7 +88,7 @@ fn receives_without_frame(
     how: u32,
 ) -> bool {
     let co = env.running();
-    if co.is_main() || len == 0 {
+    if env.waits_plainly() || len == 0 {
         return false;
     }
     let Ok(reactor) = env.reactor() else { return false };

@@ -30,10 +30,10 @@ pub(super) fn of_ms(ms: c_int) -> Option<timespec> {
     (ms >= 0).then(|| timespec { tv_sec: (ms / 1000).into(), tv_nsec: i64::from(ms % 1000) * 1_000_000 })
 }
 
-/// Whether a call has to be the plain one: on the main coroutine, or in a signal handler that interrupts the
+/// Whether a call has to be the plain one: where nobody can wait, or in a signal handler that interrupts the
 /// library.
 pub(super) fn cannot_yield(env: &Env) -> bool {
-    env.running().is_main() || env.is_busy()
+    env.waits_plainly() || env.is_busy()
 }
 
 /// select's time, whose microseconds may be more than a second; not valid if that is not.

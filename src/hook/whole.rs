@@ -79,7 +79,7 @@ fn peek_on(
 
 /// Lets the others run for a millisecond.
 fn nap(env: &Env) -> Result<(), crate::sys::errno::Errno> {
-    if env.running().is_main() {
+    if env.waits_plainly() {
         // SAFETY: no descriptors.
         unsafe { (real::get().poll)(null_mut(), 0, 1) };
         return Ok(());

@@ -79,7 +79,7 @@ pub(crate) struct Env {
     alive: AtomicBool,
     /// In ENVS.alive, or in ENVS.ended.
     pub(super) in_envs: Link,
-    /// Waiting coroutines that another thread released, linked by `arg`; under ENVS.
+    /// Waiting coroutines that another thread released, linked by `spec0`, which nobody asks for any more; under ENVS.
     to_release: Cell<*const Coroutine>,
     /// Likewise, those that ran then.
     running_to_release: Cell<*mut others::Handed>,

@@ -113,6 +113,14 @@ impl SignalStack {
         self.size.set(PAGE + size);
     }
 
+    /// Whether the calling function runs on it: in a signal handler. Who leaves it there for another stack, to come back
+    /// later, finds its frames overwritten by the next signal.
+    #[inline]
+    pub(crate) fn is_in_use(&self) -> bool {
+        let here = 0_u8;
+        (&raw const here).addr().wrapping_sub(self.base.get().addr()) < self.size.get()
+    }
+
     /// Takes it back at the thread's end, unless the program has put another in its place.
     pub(crate) fn withdraw(&self) {
         let Some(base) = NonNull::new(self.base.replace(null_mut())) else { return };
