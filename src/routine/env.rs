@@ -167,6 +167,13 @@ fn create() -> Result<&'static Env, Errno> {
 }
 
 impl Env {
+    /// Whether a call that would wait has to do so by the plain call: on the main coroutine, and in a signal handler
+    /// on the stack that the thread has for those.
+    #[inline]
+    pub(crate) fn waits_plainly(&self) -> bool {
+        self.running().is_main() || self.signal_stack.is_in_use()
+    }
+
     /// The running coroutine (the main one outside any).
     #[inline(always)]
     pub(crate) fn running(&self) -> &Coroutine {
@@ -391,7 +398,7 @@ impl Env {
         });
         // SAFETY: entries are live coroutines of this thread that were handed over for release.
         while let Some(co) = unsafe { Co::from_c(next) } {
-            next = co.arg.get().cast();
+            next = co.spec0.get().cast();
             crate::routine::release(co);
         }
         others::release_handed(running);

@@ -16,7 +16,7 @@ use core::mem::{offset_of, size_of};
 use core::ptr::{NonNull, null};
 
 use crate::event;
-use crate::routine::coroutine::{AT_END, Co, Coroutine, Routine, Wait, WaitKind, at};
+use crate::routine::coroutine::{AT_END, Co, Coroutine, RELEASED, Routine, Wait, WaitKind, at};
 use crate::routine::env::{self, Env};
 use crate::sys::clock::Nanos;
 use crate::sys::errno::Errno;
@@ -104,8 +104,9 @@ impl Seen {
         unsafe { from.read_unaligned() }
     }
 
-    fn is_laid_down(&self) -> bool {
-        self.at::<u8>(at::LAID_DOWN) != 0
+    /// Kept for the next co_create, or for its own thread to free.
+    fn is_released(&self) -> bool {
+        self.at::<u8>(at::LAID_DOWN) != 0 || self.at::<u8>(at::PENDING) & RELEASED != 0
     }
 
     fn state(&self, co: *const Coroutine, env: &Env) -> State {
@@ -278,7 +279,7 @@ pub(crate) unsafe fn info(co: NonNull<Coroutine>) -> Result<Info, Errno> {
     if let Some(env) = env::current() {
         // SAFETY: as the caller vouches: the pool's memory, or an environment's.
         let seen = unsafe { Seen::copy(co.as_ptr()) };
-        if core::ptr::eq(seen.at::<*mut c_void>(at::ENV).cast(), env) && !seen.is_laid_down() {
+        if core::ptr::eq(seen.at::<*mut c_void>(at::ENV).cast(), env) && !seen.is_released() {
             // SAFETY: a block of this thread, in use.
             let co = Co::of(unsafe { co.as_ref() });
             let mut info = of_mine(env, co, now);
@@ -308,7 +309,7 @@ fn seen_of<'a>(co: NonNull<Coroutine>, word: *mut u8) -> Option<(&'a Env, Seen)>
     let env = env::if_one(word.cast())?;
     // SAFETY: memory of the pool, which stays as it is while that is locked.
     let seen = unsafe { Seen::copy(co.as_ptr()) };
-    (!seen.is_laid_down()).then_some((env, seen))
+    (!seen.is_released()).then_some((env, seen))
 }
 
 /// So many coroutines are looked at together.
@@ -383,7 +384,7 @@ fn still_mine(mine: Option<&Env>, co: NonNull<Coroutine>) -> Option<Info> {
     }
     // SAFETY: a block of this thread: nobody else frees it but under the lock of environments, when it is not in use.
     let seen = unsafe { Seen::copy(co.as_ptr()) };
-    if seen.is_laid_down() {
+    if seen.is_released() {
         return None;
     }
     // SAFETY: as above, and in use.

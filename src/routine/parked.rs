@@ -2,8 +2,11 @@
 //! stack size. A server that makes a coroutine for each request gets the last one back, in the cache.
 //!
 //! ```text
-//!   first ─► block ─arg─► block ─arg─► null        each with its private stack
+//!   first ─► block ─► block ─► null        each with its private stack
 //! ```
+//!
+//! They are linked by `stack_sp`, which one on a private stack does not use: who looks from another thread
+//! (`inspect`) may see parts of a block from before it was laid down, or from after, and nothing that it tells of.
 //!
 //! Only plain ones (`Coroutine::is_plain`) of the thread itself; a few, of one size at a time. The rest of
 //! what a thread keeps lies in `stack_cache` and `util::pool`.
@@ -40,7 +43,7 @@ impl Parked {
     fn pop(&self) -> Option<Co> {
         // SAFETY: null, or a block that was given to `put` and is nobody's since.
         let co = unsafe { Co::from_c(self.first.get()) }?;
-        self.first.set(co.arg.get().cast_const().cast());
+        self.first.set(co.stack_sp.get().cast_const().cast());
         self.count.sub(1);
         Some(co)
     }
@@ -57,7 +60,7 @@ impl Parked {
             return false;
         }
         co.lay_down();
-        co.arg.set(self.first.get().cast_mut().cast());
+        co.stack_sp.set(self.first.get().cast_mut().cast());
         self.first.set(co.as_ptr());
         self.count.set(count + 1);
         true

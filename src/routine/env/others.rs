@@ -160,7 +160,7 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
     if co.is_running() {
         env.hand_over_running(co, handed.take()?);
     } else if waits || co.on_copy_stack() {
-        co.arg.set(env.to_release.get().cast_mut().cast());
+        co.spec0.set(env.to_release.get().cast_mut().cast());
         env.to_release.set(co.as_ptr());
     } else {
         return Some(Foreign::Free);
