@@ -128,4 +128,28 @@ TEST(ProcessSignalStack, PollAndReadInAHandlerEndWithTheirTime)
               0);
 }
 
+namespace {
+// As one that writes a report: it ran on a large stack before there were coroutines.
+void large_handler(int)
+{
+    volatile char report[200 * 1024];
+    for (size_t i = 0; i < sizeof report; i += 1024) {
+        report[i] = 7;
+    }
+    _exit(report[1024] == 7 ? 0 : 1);
+}
+} // namespace
+
+TEST(ProcessSignalStack, AHandlerOfFaultsThatWasThereBeforeHasRoomForLargeFrames)
+{
+    EXPECT_EQ(in_child([] {
+                  signal(SIGSEGV, large_handler);
+                  const stCoRoutineAttr_t large = attr(1024 * 1024);
+                  Co co([] { *reinterpret_cast<volatile int *>(8) = 1; }, &large);
+                  co.resume();
+                  return 2;
+              }),
+              0);
+}
+
 #endif

@@ -77,8 +77,9 @@ pub(crate) struct SignalStack {
     size: core::cell::Cell<usize>,
 }
 
-/// What a handler of ours, or of the program's behind it, may need beside the registers that the kernel saves.
-const HANDLER_BYTES: usize = 64 * 1024;
+/// What a handler of ours, or of the program's behind it, may need beside the registers that the kernel saves. One that
+/// names functions or writes a report may need much, and had the thread's own stack before; memory is taken as it is touched.
+const HANDLER_BYTES: usize = 256 * 1024;
 
 impl SignalStack {
     /// Gives the calling thread a stack for signals, if it has none. Without memory it goes without.
