@@ -219,6 +219,18 @@ TEST(Info, HowLongItHasWaitedIsCountedFromTheBeginningOfTheWait)
     });
 }
 
+TEST(Info, AfterAnExceptionOfTheLoopsCallbackAWaitBeginsNow)
+{
+    support::on_thread([] {
+        const auto throws = [](void *) -> int { throw 1; };
+        EXPECT_THROW(co_eventloop(co_get_epoll_ct(), throws, nullptr), int);
+        usleep(120 * 1000);
+        support::Co late([] { support::poll_one(-1, 60000); });
+        late.resume();
+        EXPECT_LT(info_of(late.get()).waited_ms, 100u);
+    });
+}
+
 // Uses so many bytes of the stack, and writes the lowest of them.
 __attribute__((noinline)) void dig(size_t bytes)
 {

@@ -458,9 +458,10 @@ pub(crate) unsafe fn run(env: &Env, reactor: &Reactor, callback: Option<Callback
         reactor.collect(env, callback.map(|_| 1));
         reactor.run_ready(env);
         if let Some(callback) = callback {
+            // (It may leave by an exception. The next round sets it again.)
+            reactor.turns.set(false);
             // SAFETY: as the caller vouches.
             if unsafe { callback(arg) } == -1 {
-                reactor.turns.set(false);
                 return;
             }
         }
