@@ -1,5 +1,5 @@
-// Handlers with SA_ONSTACK in a program that has no signal stack: they run on the one that the library gives the thread for
-// faults. There is one of it, so nobody may leave it in the middle for another coroutine: a call that waits blocks the thread.
+// Handlers with SA_ONSTACK, on the signal stack that the library gives the thread for faults, or on the program's own. There
+// is one of it, so nobody may leave it in the middle for another coroutine: a call that waits blocks the thread.
 #include "loop_support.h"
 
 using namespace support;
@@ -89,6 +89,22 @@ TEST(ProcessSignalStack, AHandlerThatWaitsTakesNothingFromACopyStack)
     EXPECT_EQ(in_child([] {
                   const stCoRoutineAttr_t copy = attr(0, co_alloc_sharestack(1, 128 * 1024));
                   return two_wait_in_a_handler(&copy);
+              }),
+              0);
+}
+
+TEST(ProcessSignalStack, TheProgramsOwnIsNotLeftEither)
+{
+    EXPECT_EQ(in_child([] {
+                  stack_t own = {};
+                  own.ss_size = 256 * 1024;
+                  own.ss_sp = malloc(own.ss_size);
+                  const stCoRoutineAttr_t copy = attr(0, co_alloc_sharestack(1, 128 * 1024));
+                  if (sigaltstack(&own, nullptr) != 0) {
+                      return 1;
+                  }
+                  const int result = two_wait_in_a_handler(nullptr);
+                  return result != 0 ? result : two_wait_in_a_handler(&copy);
               }),
               0);
 }

@@ -200,6 +200,47 @@ TEST(ProcessStacks, OwnContextsWorkBesideCoroutines)
     EXPECT_TRUE(co.ended());
 }
 
+// Its bytes are not where they could be moved from: whoever shares its copy stack has to wait until it is back.
+MENDED(ProcessStacks, AYieldOnAnOwnContextKeepsOthersOffItsCopyStack)
+{
+    static ucontext_t outer, inner;
+    static std::string trace;
+    for (int place = 0; place < 2; ++place) {
+        EXPECT_EQ(in_child([place] {
+                      trace.clear();
+                      // Below the copy stack in memory, and above it.
+                      std::vector<char> first(1024 * 1024);
+                      const stCoRoutineAttr_t copy = attr(0, co_alloc_sharestack(1, 64 * 1024));
+                      std::vector<char> last(1024 * 1024);
+                      std::vector<char> &memory = place == 0 ? first : last;
+                      Co co(
+                          [&] {
+                              getcontext(&inner);
+                              inner.uc_stack.ss_sp = memory.data();
+                              inner.uc_stack.ss_size = memory.size();
+                              inner.uc_link = &outer;
+                              makecontext(
+                                  &inner, +[] {
+                                      trace += 'a';
+                                      co_yield_ct();
+                                      trace += 'b';
+                                  },
+                                  0);
+                              swapcontext(&outer, &inner);
+                              trace += 'c';
+                          },
+                          &copy);
+                      Co other([] { trace += 'd'; }, &copy);
+                      co.resume();
+                      other.resume();
+                      co.resume();
+                      other.resume();
+                      return trace == "abcd" ? 0 : 1;
+                  }),
+                  0);
+    }
+}
+
 MENDED(ProcessStacks, SigpipeOfAHookedWriteIsTheProgramsAsEver)
 {
     const auto write_to_nobody = [](void (*handler)(int)) {

@@ -214,7 +214,11 @@ fn move_out(env: &Env, occupant: Co) -> bool {
         return true;
     }
     let start = live_start(occupant);
-    let size = occupant.stack().stack_bp.get().addr() - start.addr();
+    let size = occupant.stack().stack_bp.get().addr().wrapping_sub(start.addr());
+    if size > occupant.stack().size() {
+        error!("co_resume: coroutine {:p} yielded on another stack than its copy stack", occupant.as_ptr());
+        return false;
+    }
     let old = occupant.save_size.get() as usize;
     if old != size
         && (occupant.save_buffer.get().is_null() || size_class::rounded(old) != size_class::rounded(size))

@@ -288,6 +288,13 @@ impl Coroutine {
         if self.on_copy_stack() { self.save_buffer.get() } else { self.sp.get() }
     }
 
+    /// Of the running coroutine: whether the calling function's frame is on its stack.
+    #[inline]
+    pub(crate) fn stands_on_its_stack(&self) -> bool {
+        let here = 0_u8;
+        (&raw const here).addr().wrapping_sub(self.ss_sp.get().addr()) < self.ss_size.get()
+    }
+
     /// Bytes of its stack, if it has one of its own.
     pub(crate) fn private_bytes(&self) -> usize {
         if self.on_copy_stack() { 0 } else { self.stack().size() }

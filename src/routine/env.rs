@@ -32,7 +32,7 @@ use crate::routine::stats::Counts;
 use crate::routine::watched;
 use crate::sys::errno::Errno;
 use crate::sys::exceptions::{self, ExceptionState};
-use crate::sys::fault::SignalStack;
+use crate::sys::fault::{SignalStack, on_signal_stack};
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::with_signals_blocked;
 use crate::sys::log::debug;
@@ -167,11 +167,13 @@ fn create() -> Result<&'static Env, Errno> {
 }
 
 impl Env {
-    /// Whether a call that would wait has to do so by the plain call: on the main coroutine, and in a signal handler
-    /// on the stack that the thread has for those.
+    /// Whether a call that would wait has to do so by the plain call: on the main coroutine, and in a signal handler on a
+    /// stack for such.
     #[inline]
     pub(crate) fn waits_plainly(&self) -> bool {
-        self.running().is_main() || self.signal_stack.is_in_use()
+        let co = self.running();
+        // (Elsewhere than on its stack it may also be in a context of the program's own, which may wait.)
+        co.is_main() || !co.stands_on_its_stack() && on_signal_stack()
     }
 
     /// The running coroutine (the main one outside any).

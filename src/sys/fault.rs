@@ -114,14 +114,6 @@ impl SignalStack {
         self.size.set(PAGE + size);
     }
 
-    /// Whether the calling function runs on it: in a signal handler. Who leaves it there for another stack, to come back
-    /// later, finds its frames overwritten by the next signal.
-    #[inline]
-    pub(crate) fn is_in_use(&self) -> bool {
-        let here = 0_u8;
-        (&raw const here).addr().wrapping_sub(self.base.get().addr()) < self.size.get()
-    }
-
     /// Takes it back at the thread's end, unless the program has put another in its place.
     pub(crate) fn withdraw(&self) {
         let Some(base) = NonNull::new(self.base.replace(null_mut())) else { return };
@@ -143,6 +135,19 @@ impl SignalStack {
         // SAFETY: ours, and no longer the thread's.
         unsafe { pages::release(base.as_ptr(), self.size.get()) };
     }
+}
+
+/// Whether the thread is in a handler on its signal stack, ours or the program's. Who leaves it there for another stack, to
+/// come back later, finds its frames overwritten by the next signal.
+#[cold]
+pub(crate) fn on_signal_stack() -> bool {
+    let mut present = MaybeUninit::<libc::stack_t>::uninit();
+    // SAFETY: writes the present one.
+    if unsafe { libc::sigaltstack(null(), present.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: written by the call above.
+    unsafe { present.assume_init_ref() }.ss_flags & libc::SS_ONSTACK != 0
 }
 
 /// # Safety
