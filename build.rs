@@ -13,9 +13,23 @@ fn main() {
     if std::env::var_os("COLIB_PROBES").is_some_and(|wish| wish == "0") {
         println!("cargo:rustc-cfg=no_probes");
     }
-    cc::Build::new()
-        .file("src/capi/log_shim.c")
-        .flag_if_supported("-fvisibility=hidden")
-        .warnings(true)
-        .compile("colib_log_shim");
+    let is_aarch64 = std::env::var_os("CARGO_CFG_TARGET_ARCH").is_some_and(|arch| arch == "aarch64");
+    if is_aarch64 && compiler_signs_returns() {
+        println!("cargo:rustc-cfg=signed_returns");
+    }
+    let mut shim = cc::Build::new();
+    shim.file("src/capi/log_shim.c").flag_if_supported("-fvisibility=hidden").warnings(true);
+    if is_aarch64 {
+        shim.flag_if_supported("-mbranch-protection=standard");
+    }
+    shim.compile("colib_log_shim");
+}
+
+/// Whether rustc signs return addresses (-Z branch-protection=bti,pac-ret): then the assembler does so too.
+fn compiler_signs_returns() -> bool {
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    flags
+        .split("branch-protection=")
+        .skip(1)
+        .any(|wish| wish.split('\u{1f}').next().unwrap_or("").contains("pac-ret"))
 }

@@ -35,6 +35,17 @@ void **pair_of(void **frame)
 #endif
 }
 
+// Without the signature that -mbranch-protection puts on an address that goes to memory.
+void *without_signature(void *address)
+{
+#ifdef __aarch64__
+    register void *link asm("x30") = address;
+    asm("hint 7" : "+r"(link)); // xpaclri
+    address = link;
+#endif
+    return address;
+}
+
 KEEP void walk(Walk &found, void **frame)
 {
     found.by_glibc.resize(200);
@@ -44,7 +55,7 @@ KEEP void walk(Walk &found, void **frame)
     found.by_frame_pointers.clear();
     // From the routine's own frame, which has a frame pointer; the last one saved is null.
     for (; frame != nullptr && found.by_frame_pointers.size() < 200; frame = static_cast<void **>(*pair_of(frame))) {
-        found.by_frame_pointers.push_back(pair_of(frame)[1]);
+        found.by_frame_pointers.push_back(without_signature(pair_of(frame)[1]));
     }
 }
 

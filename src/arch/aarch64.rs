@@ -232,10 +232,60 @@ macro_rules! keep {
 }
 pub(crate) use {keep, other_name, slot_offset_body};
 
+/// Signs the address to return to with where the stack stands, before it goes to memory; nothing in a library whose
+/// compiled functions do not do that either. (Processors that cannot sign take both for a nop.)
+#[cfg(signed_returns)]
+macro_rules! sign_return {
+    () => {
+        "paciasp\n.cfi_negate_ra_state\n"
+    };
+}
+/// The other half, with the stack where it stood: an address that is not the signed one becomes one that faults.
+#[cfg(signed_returns)]
+macro_rules! check_return {
+    () => {
+        "autiasp\n.cfi_negate_ra_state\n"
+    };
+}
+#[cfg(not(signed_returns))]
+macro_rules! sign_return {
+    () => {
+        ""
+    };
+}
+#[cfg(not(signed_returns))]
+macro_rules! check_return {
+    () => {
+        ""
+    };
+}
+pub(crate) use {check_return, sign_return};
+
+/// An address to go on at, as a context keeps it that ends at `top`.
+#[cfg(signed_returns)]
+fn signed(address: usize, top: *mut u8) -> usize {
+    let signed;
+    // SAFETY: changes a register, or is a nop.
+    unsafe {
+        asm!(
+            "hint 8", // pacia1716
+            inout("x17") address => signed,
+            in("x16") top,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    signed
+}
+#[cfg(not(signed_returns))]
+fn signed(address: usize, _top: *mut u8) -> usize {
+    address
+}
+
 /// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
 macro_rules! push_registers {
     () => {
         concat!(
+            $crate::arch::sign_return!(),
             "stp x19, x20, [sp, -160]!\n",
             ".cfi_adjust_cfa_offset 160\n",
             "stp x21, x22, [sp, 16]\n",
@@ -298,12 +348,13 @@ macro_rules! pop_and_go {
             ".cfi_restore d15\n",
             ".cfi_restore x29\n",
             ".cfi_restore x30\n",
+            $crate::arch::check_return!(),
             "ret",
         )
     };
 }
 
-/// Takes the registers of the suspended context at `sp` off its stack.
+/// Takes the registers of the suspended context at `sp` off its stack. What follows is `check_return`.
 macro_rules! load_registers {
     () => {
         concat!(
@@ -539,6 +590,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         ".cfi_startproc",
         "hint 34", // bti c
         // Where `then` returns to lies above the picture, which goes on at 2.
+        sign_return!(),
         "stp x2, x30, [sp, -16]!",
         ".cfi_adjust_cfa_offset 16",
         ".cfi_rel_offset x30, 8",
@@ -554,6 +606,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         "ldp x16, x30, [sp], 16",
         ".cfi_def_cfa sp, 0",
         ".cfi_restore x30",
+        check_return!(),
         "br x16",
         ".cfi_endproc",
     )
@@ -642,6 +695,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "4:",
         "mov sp, x0",
         load_registers!(),
+        check_return!(),
         "ret",
         ".cfi_endproc",
         pfn = const at::PFN,
@@ -690,7 +744,7 @@ pub(crate) unsafe fn first_frame_at(top: *mut u8, co: *const Coroutine) -> *mut 
     let mut frame = [0; SAVED_WORDS];
     // x19, and where to go on. x29 is 0: a walker by frame pointers ends here.
     frame[0] = co.addr();
-    frame[SAVED_WORDS - 1] = start as *const () as usize;
+    frame[SAVED_WORDS - 1] = signed(start as *const () as usize, top);
     // SAFETY: the words end at `top`, inside the stack the caller vouches for.
     unsafe { sp.write(frame) };
     sp.cast()
@@ -768,7 +822,7 @@ pub(crate) mod coctx {
     use core::arch::naked_asm;
     use core::ffi::c_void;
 
-    use super::SAVED_WORDS;
+    use super::{SAVED_WORDS, signed};
 
     const X0: usize = 7;
     const X1: usize = 8;
@@ -793,12 +847,13 @@ pub(crate) mod coctx {
         s1: *mut c_void,
     ) {
         *regs = [core::ptr::null_mut(); REGS];
-        let top = top.map_addr(|a| a & !15).wrapping_sub(SAVED_WORDS * 8).cast::<[usize; SAVED_WORDS]>();
+        let top = top.map_addr(|a| a & !15);
+        let sp = top.wrapping_sub(SAVED_WORDS * 8).cast::<[usize; SAVED_WORDS]>();
         let mut frame = [0; SAVED_WORDS];
-        frame[SAVED_WORDS - 1] = entry.addr();
+        frame[SAVED_WORDS - 1] = signed(entry.addr(), top);
         // SAFETY: ends where the caller's stack does.
-        unsafe { top.write(frame) };
-        regs[SP] = top.cast();
+        unsafe { sp.write(frame) };
+        regs[SP] = sp.cast();
         regs[RETURN] = entry;
         regs[X0] = s;
         regs[X1] = s1;
@@ -817,15 +872,16 @@ pub(crate) mod coctx {
         naked_asm!(
             ".cfi_startproc",
             "hint 34", // bti c
+            "str x30, [x0, 72]",
             push_registers!(),
             "mov x10, sp",
             "str x10, [x0, 104]",
-            "str x30, [x0, 72]",
             "ldr x10, [x1, 104]",
             "mov sp, x10",
             "ldr x0, [x1, 56]",
             "ldr x1, [x1, 64]",
             load_registers!(),
+            check_return!(),
             "ret",
             ".cfi_endproc",
         )
