@@ -70,12 +70,13 @@ TEST(CoCreate, StackSizeOver8MiBGives8MiB)
     EXPECT_EQ(stack_size_for(8 * 1024 * 1024), 8 * 1024 * 1024);
 }
 
-TEST(CoCreate, StackSizeIsRoundedUpTo4KiB)
+TEST(CoCreate, StackSizeIsRoundedUpToWholePages)
 {
-    EXPECT_EQ(stack_size_for(4096), 4096);
-    EXPECT_EQ(stack_size_for(4097), 8192);
-    EXPECT_EQ(stack_size_for(100 * 1000), 102400);
-    EXPECT_EQ(stack_size_for(1), 4096);
+    const int page = getpagesize(); // 4096 where the original runs
+    EXPECT_EQ(stack_size_for(page), page);
+    EXPECT_EQ(stack_size_for(page + 1), 2 * page);
+    EXPECT_EQ(stack_size_for(100 * 1000), (100 * 1000 + page - 1) / page * page);
+    EXPECT_EQ(stack_size_for(1), page);
 }
 
 TEST(CoCreate, AttributesAreReadAtCreationOnly)

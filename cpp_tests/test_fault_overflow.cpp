@@ -17,7 +17,7 @@ namespace {
 using support::attr;
 using support::Co;
 
-constexpr int kPage = 4096;
+const int kPage = getpagesize();
 
 // How a child ended, and what it wrote to standard error.
 struct Death {

@@ -261,7 +261,7 @@ MENDED(Select, with_an_absurd_number_reads_no_further_than_the_kernel)
     Chosen all("all");
     in_hooked_coroutine([] {
         // The sets end where memory ends.
-        const size_t page = 4096;
+        const size_t page = getpagesize();
         char *at = static_cast<char *>(mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
         ASSERT_NE(MAP_FAILED, static_cast<void *>(at));
         ASSERT_EQ(0, mprotect(at + page, page, PROT_NONE));

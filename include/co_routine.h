@@ -34,7 +34,7 @@ void co_log_err(const char *fmt, ...);
  * How to make a coroutine. In C++ the constructor fills in the defaults; in C set both members
  * (0 and NULL are the defaults).
  *
- * stack_size: bytes of its private stack; 0 or less: 128 KiB; at most 8 MiB; rounded up to 4 KiB.
+ * stack_size: bytes of its private stack; 0 or less: 128 KiB; at most 8 MiB; rounded up to pages (of 4 KiB).
  * share_stack: not NULL: the coroutine runs on one of these copy stacks instead, taken in turns.
  */
 typedef struct __attribute__((packed)) stCoRoutineAttr_t {
@@ -263,7 +263,7 @@ int co_cond_wait(stCoCond_t *cond,
                  int timeout_ms);
 
 /**
- * Makes iCount copy stacks of iStackSize bytes each (rounded up to 4 KiB). Coroutines created with them
+ * Makes iCount copy stacks of iStackSize bytes each (rounded up to pages). Coroutines created with them
  * take turns; who is switched out keeps a copy of its live bytes only. The usual caution: a pointer
  * into such a stack is good only while its coroutine runs. They stay until the process ends. As libco.
  *

@@ -28,7 +28,7 @@ pub type pfn_co_log_t = Option<unsafe extern "C-unwind" fn(*const c_char)>;
 /// How to make a coroutine. In C++ the constructor fills in the defaults; in C set both members
 /// (0 and NULL are the defaults).
 ///
-/// stack_size: bytes of its private stack; 0 or less: 128 KiB; at most 8 MiB; rounded up to 4 KiB.
+/// stack_size: bytes of its private stack; 0 or less: 128 KiB; at most 8 MiB; rounded up to pages (of 4 KiB).
 /// share_stack: not NULL: the coroutine runs on one of these copy stacks instead, taken in turns.
 #[repr(C, packed)]
 pub struct stCoRoutineAttr_t {
@@ -411,7 +411,7 @@ pub unsafe extern "C-unwind" fn co_cond_wait(cond: *mut stCoCond_t, timeout_ms: 
     }
 }
 
-/// Makes iCount copy stacks of iStackSize bytes each (rounded up to 4 KiB). Coroutines created with them
+/// Makes iCount copy stacks of iStackSize bytes each (rounded up to pages). Coroutines created with them
 /// take turns; who is switched out keeps a copy of its live bytes only. The usual caution: a pointer
 /// into such a stack is good only while its coroutine runs. They stay until the process ends. As libco.
 ///

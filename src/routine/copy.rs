@@ -23,7 +23,7 @@ use crate::routine::watched::area_of;
 use crate::sys::errno::Errno;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::log::error;
-use crate::sys::pages::PAGE;
+use crate::sys::pages;
 use crate::sys::tools::{self, Area};
 use crate::util::{pool, size_class};
 
@@ -50,7 +50,7 @@ pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>
     if stacks == 0 || bytes == 0 {
         return Err(Errno(libc::EINVAL));
     }
-    let bytes = bytes.checked_next_multiple_of(PAGE).filter(|&b| c_int::try_from(b).is_ok());
+    let bytes = bytes.checked_next_multiple_of(pages::size()).filter(|&b| c_int::try_from(b).is_ok());
     let bytes = bytes.ok_or(no_memory)?;
     let group = heap::alloc::<ShareStack>().ok_or(no_memory)?;
     let Some((array, records)) = alloc_records(stacks) else {
@@ -122,7 +122,7 @@ pub(crate) fn next_of(group: &ShareStack) -> Option<NonNull<StackMem>> {
 /// What co_create gives for a wished size.
 pub(crate) fn stack_size_for(wish: c_int) -> usize {
     let size = if wish <= 0 { DEFAULT_STACK } else { wish.min(LARGEST_STACK) };
-    (size as usize).next_multiple_of(PAGE)
+    (size as usize).next_multiple_of(pages::size())
 }
 
 /// Whether both run on the same copy stack.

@@ -36,6 +36,7 @@ use crate::sys::fault::{SignalStack, on_signal_stack};
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::with_signals_blocked;
 use crate::sys::log::debug;
+use crate::sys::pages;
 use crate::sys::thread;
 use crate::sys::tools;
 use crate::util::list::{Link, List};
@@ -114,8 +115,10 @@ pub(crate) mod at {
 // SAFETY: null pointers, zeros, empty lists and caches; `create` fills the rest.
 unsafe impl Zeroed for Env {}
 
-/// The stack that work on a stack itself runs on.
-const SERVICE_STACK: usize = 16 * 1024;
+/// Bytes of the stack that work on a stack itself runs on: whole pages.
+fn service_bytes() -> usize {
+    pages::size().max(16 * 1024)
+}
 
 /// The calling thread's environment, if it has one. Valid until the thread ends; used within a call.
 #[inline(always)]
@@ -323,8 +326,8 @@ impl Env {
     /// The top of the service stack, made on first use.
     pub(crate) fn service_top(&self) -> Option<*mut u8> {
         if self.service.get().is_null() {
-            self.service.set(self.stacks.take(SERVICE_STACK)?.as_ptr());
-            self.counts.held.take(SERVICE_STACK);
+            self.service.set(self.stacks.take(service_bytes())?.as_ptr());
+            self.counts.held.take(service_bytes());
         }
         // SAFETY: taken above, given back when the thread ends.
         Some(unsafe { (*self.service.get()).stack_bp.get() })
@@ -420,7 +423,7 @@ fn end(env: &Env) {
     // Waits end here: nobody will serve them. Their coroutines can still be released by any thread.
     event::end_of_thread(env);
     if let Some(service) = NonNull::new(env.service.replace(null()).cast_mut()) {
-        env.counts.held.drop(SERVICE_STACK);
+        env.counts.held.drop(service_bytes());
         // SAFETY: from this cache; nobody runs on it.
         unsafe { env.stacks.put(service) };
     }

@@ -20,7 +20,7 @@ use crate::routine::coroutine::{AT_END, Co, Coroutine, RELEASED, Routine, Wait, 
 use crate::routine::env::{self, Env};
 use crate::sys::clock::Nanos;
 use crate::sys::errno::Errno;
-use crate::sys::pages::{self, PAGE};
+use crate::sys::pages;
 use crate::sys::tools;
 use crate::util::pool;
 
@@ -260,7 +260,7 @@ fn most_used(co: Co) -> usize {
         return top - page.addr();
     }
     let words = page.cast::<u64>();
-    for i in 0..PAGE / 8 {
+    for i in 0..pages::size() / 8 {
         // SAFETY: a page of the stack that has memory.
         if unsafe { words.wrapping_add(i).read_volatile() } != 0 {
             return top - page.addr() - i * 8;

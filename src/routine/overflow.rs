@@ -13,7 +13,7 @@ use crate::routine::coroutine::Coroutine;
 use crate::routine::env;
 use crate::sys::log::warn;
 use crate::sys::maps::Place;
-use crate::sys::pages::PAGE;
+use crate::sys::pages;
 
 /// How far below the stack pointer code may still write: the red zone, and what a call pushes.
 const REACH: usize = 256;
@@ -37,7 +37,7 @@ enum Fault {
 }
 
 fn look(bottom: usize, top: usize, address: usize, sp: usize) -> Fault {
-    let in_guard = (bottom - PAGE..bottom).contains(&address);
+    let in_guard = (bottom - pages::size()..bottom).contains(&address);
     // A frame larger than the guard may begin far below it.
     let frame_below = sp < bottom
         && sp >= bottom.saturating_sub(top - bottom)
@@ -48,7 +48,7 @@ fn look(bottom: usize, top: usize, address: usize, sp: usize) -> Fault {
     if in_guard {
         return Fault::Below;
     }
-    if (top..top + PAGE).contains(&address) {
+    if (top..top + pages::size()).contains(&address) {
         return Fault::Above;
     }
     Fault::Other
@@ -108,14 +108,15 @@ mod tests {
     #[test]
     fn a_fault_is_told_by_its_address_and_the_stack_pointer() {
         let look = |address, sp| look(BOTTOM, TOP, address, sp);
+        let page = pages::size();
         // A push or a call at the end, a probe, a frame that begins below the guard.
         assert!(look(BOTTOM - 8, BOTTOM) == Fault::RanOff);
-        assert!(look(BOTTOM - PAGE, BOTTOM - PAGE) == Fault::RanOff);
+        assert!(look(BOTTOM - page, BOTTOM - page) == Fault::RanOff);
         assert!(look(BOTTOM - 100, BOTTOM - 100_000) == Fault::RanOff);
-        assert!(look(BOTTOM - 3 * PAGE, BOTTOM - 3 * PAGE) == Fault::RanOff);
+        assert!(look(BOTTOM - 3 * page, BOTTOM - 3 * page) == Fault::RanOff);
         assert!(look(BOTTOM - 1, BOTTOM + 50_000) == Fault::Below);
         assert!(look(TOP, TOP - 500) == Fault::Above);
         assert!(look(0, TOP - 500) == Fault::Other);
-        assert!(look(BOTTOM - 3 * PAGE, TOP - 500) == Fault::Other);
+        assert!(look(BOTTOM - 3 * page, TOP - 500) == Fault::Other);
     }
 }

@@ -136,20 +136,20 @@ impl CacheLine {
 mod tests {
     use super::*;
     use crate::routine::stack::trim;
-    use crate::sys::pages::PAGE;
+    use crate::sys::pages;
 
     #[test]
     fn stacks_are_apart_writable_and_come_back() {
         // SAFETY: all-zero bytes are an empty cache.
         let cache: Cache = unsafe { core::mem::zeroed() };
-        for size in [4096_usize, 16 * 1024, 128 * 1024] {
+        for size in [pages::size(), 64 * 1024, 128 * 1024] {
             let mut stacks: Vec<_> = (0..700).map(|_| cache.take(size).unwrap()).collect();
             // SAFETY: live records.
             stacks.sort_by_key(|s| unsafe { s.as_ref() }.stack_buffer.get().addr());
             for pair in stacks.windows(2) {
                 // SAFETY: live records.
                 let [a, b] = [pair[0], pair[1]].map(|s| unsafe { &*s.as_ptr() });
-                assert!(a.stack_bp.get().addr() + PAGE <= b.stack_buffer.get().addr());
+                assert!(a.stack_bp.get().addr() + pages::size() <= b.stack_buffer.get().addr());
                 for end in [a.stack_buffer.get(), a.stack_bp.get().wrapping_sub(1)] {
                     // SAFETY: the lowest and the highest byte of a stack of ours.
                     unsafe { end.write(1) };

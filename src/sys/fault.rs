@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::arch;
 use crate::sys::errno::Errno;
-use crate::sys::pages::{self, PAGE};
+use crate::sys::pages;
 
 /// Looks at a fault: the address that was touched, the stack pointer, the instruction.
 pub(crate) type Report = fn(address: usize, sp: usize, pc: usize);
@@ -98,20 +98,21 @@ impl SignalStack {
         }
         // SAFETY: asks for a number.
         let least = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-        let size = (HANDLER_BYTES + least).next_multiple_of(PAGE);
-        let Ok(base) = pages::reserve(PAGE + size) else { return };
+        let page = pages::size();
+        let size = (HANDLER_BYTES + least).next_multiple_of(page);
+        let Ok(base) = pages::reserve(page + size) else { return };
         // SAFETY: the first page of a fresh mapping. (Without a guard it serves as well.)
-        let _ = unsafe { pages::guard(base, PAGE, 1) };
+        let _ = unsafe { pages::guard(base, page, 1) };
         let stack =
-            libc::stack_t { ss_sp: base.wrapping_add(PAGE).cast::<c_void>(), ss_flags: 0, ss_size: size };
+            libc::stack_t { ss_sp: base.wrapping_add(page).cast::<c_void>(), ss_flags: 0, ss_size: size };
         // SAFETY: memory of ours until `withdraw`.
         if unsafe { libc::sigaltstack(&stack, null_mut()) } != 0 {
             // SAFETY: ours, used by nobody.
-            unsafe { pages::release(base, PAGE + size) };
+            unsafe { pages::release(base, page + size) };
             return;
         }
         self.base.set(base);
-        self.size.set(PAGE + size);
+        self.size.set(page + size);
     }
 
     /// Takes it back at the thread's end, unless the program has put another in its place.
@@ -127,7 +128,7 @@ impl SignalStack {
         if present.ss_flags & libc::SS_ONSTACK != 0 {
             return;
         }
-        if core::ptr::eq(present.ss_sp.cast(), base.as_ptr().wrapping_add(PAGE)) {
+        if core::ptr::eq(present.ss_sp.cast(), base.as_ptr().wrapping_add(pages::size())) {
             let none = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
             // SAFETY: the thread is not on it.
             unsafe { libc::sigaltstack(&none, null_mut()) };

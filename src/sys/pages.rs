@@ -2,13 +2,34 @@
 
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crate::sys::errno::Errno;
 use crate::sys::tools;
 
-/// Bytes in a page. Stacks and guards are whole pages.
-pub(crate) const PAGE: usize = 4096;
+/// Bytes in a page, a power of two: 4 to 64 KiB on aarch64, as its kernel was built. Stacks and guards are whole pages.
+#[inline(always)]
+pub(crate) fn size() -> usize {
+    if cfg!(target_arch = "x86_64") {
+        return 4096;
+    }
+    // Asked at the first use and not when the library is loaded: constructors of the program's may come before ours.
+    match SIZE.load(Ordering::Relaxed) {
+        0 => ask_for_size(),
+        size => size,
+    }
+}
+
+/// 0: nobody has asked yet.
+static SIZE: AtomicUsize = AtomicUsize::new(0);
+
+#[cold]
+fn ask_for_size() -> usize {
+    // SAFETY: asks for a number that the kernel gives every process.
+    let size = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+    SIZE.store(size, Ordering::Relaxed);
+    size
+}
 
 /// Linux 6.13: a guard that splits no mapping.
 const MADV_GUARD_INSTALL: c_int = 102;
@@ -109,7 +130,7 @@ pub(crate) unsafe fn guard(at: *mut u8, stride: usize, count: usize) -> Result<(
     for i in 0..count {
         let page: *mut c_void = at.wrapping_add(i * stride).cast();
         // SAFETY: the page is ours.
-        if unsafe { libc::mprotect(page, PAGE, libc::PROT_NONE) } != 0 {
+        if unsafe { libc::mprotect(page, size(), libc::PROT_NONE) } != 0 {
             return Err(Errno::last());
         }
     }
@@ -122,7 +143,7 @@ pub(crate) unsafe fn guard(at: *mut u8, stride: usize, count: usize) -> Result<(
 /// The page is ours, unused, and to be a guard.
 unsafe fn madvise_guards(page: *mut u8) -> bool {
     // SAFETY: our page.
-    if unsafe { libc::madvise(page.cast(), PAGE, MADV_GUARD_INSTALL) } != 0 {
+    if unsafe { libc::madvise(page.cast(), size(), MADV_GUARD_INSTALL) } != 0 {
         return false;
     }
     let mut pipe: [c_int; 2] = [-1; 2];
@@ -145,15 +166,16 @@ pub(crate) fn lowest_present(at: *mut u8, len: usize) -> Option<*mut u8> {
     let errno = Errno::last();
     let mut present = [0_u8; MANY];
     let mut found = None;
-    for start in (0..len).step_by(MANY * PAGE) {
-        let part = (len - start).min(MANY * PAGE);
+    let size = size();
+    for start in (0..len).step_by(MANY * size) {
+        let part = (len - start).min(MANY * size);
         let from = at.wrapping_add(start);
         // SAFETY: writes a byte for each page of the part; pages that are not there give ENOMEM.
         if unsafe { libc::mincore(from.cast(), part, present.as_mut_ptr().cast()) } != 0 {
             break;
         }
-        if let Some(page) = present[..part / PAGE].iter().position(|page| page & 1 != 0) {
-            found = Some(from.wrapping_add(page * PAGE));
+        if let Some(page) = present[..part / size].iter().position(|page| page & 1 != 0) {
+            found = Some(from.wrapping_add(page * size));
             break;
         }
     }
@@ -173,7 +195,7 @@ pub(crate) fn are_readable(at: *const u8, len: usize) -> bool {
         Errno::last() != Errno(libc::EFAULT)
     };
     let errno = Errno::last();
-    let mut starts = (0..len).step_by(PAGE).chain(len.checked_sub(word));
+    let mut starts = (0..len).step_by(size()).chain(len.checked_sub(word));
     let all = starts.all(|offset| is_readable(at.wrapping_add(offset)));
     errno.set();
     all
@@ -197,7 +219,7 @@ unsafe fn guard_by_madvise(at: *mut u8, stride: usize, count: usize) -> Result<(
     for i in done..count {
         let page = at.wrapping_add(i * stride);
         // SAFETY: the page is ours.
-        if unsafe { libc::madvise(page.cast(), PAGE, MADV_GUARD_INSTALL) } != 0 {
+        if unsafe { libc::madvise(page.cast(), size(), MADV_GUARD_INSTALL) } != 0 {
             return Err(Errno::last());
         }
     }
@@ -217,7 +239,7 @@ unsafe fn guard_batch(at: *mut u8, stride: usize, count: usize) -> bool {
     }
     let mut pages = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; BATCH];
     for (i, page) in pages[..count].iter_mut().enumerate() {
-        *page = libc::iovec { iov_base: at.wrapping_add(i * stride).cast(), iov_len: PAGE };
+        *page = libc::iovec { iov_base: at.wrapping_add(i * stride).cast(), iov_len: size() };
     }
     // SAFETY: `count` ranges, each a page of ours.
     let advised = unsafe {
@@ -230,5 +252,5 @@ unsafe fn guard_batch(at: *mut u8, stride: usize, count: usize) -> bool {
             0,
         )
     };
-    usize::try_from(advised) == Ok(count * PAGE)
+    usize::try_from(advised) == Ok(count * size())
 }

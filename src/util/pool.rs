@@ -365,8 +365,10 @@ impl Central {
         if chunk.used.get() == 0 {
             chunk.link.unlink();
             chunk.in_tracked.unlink();
+            // (Where a page is as large as a chunk, that is none.)
+            let kept = pages::size().min(CHUNK);
             // SAFETY: no object of this chunk is in use; the page with the header stays.
-            unsafe { pages::discard(start.cast::<u8>().wrapping_add(pages::PAGE), CHUNK - pages::PAGE) };
+            unsafe { pages::discard(start.cast::<u8>().wrapping_add(kept), CHUNK - kept) };
             // SAFETY: the chunk stays where it is for ever.
             unsafe { state.empty.push_back(&chunk.link) };
         } else if !chunk.link.is_linked() {
