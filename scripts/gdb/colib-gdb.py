@@ -62,6 +62,62 @@ class ColibMemory:
                 at = int(found) + 1
 
 
+class ColibX86:
+    """x86-64: src/arch/x86_64.rs."""
+
+    SP, PC = "rsp", "rip"
+    # What a suspended context has from its stack pointer on.
+    SAVED = ("r15", "r14", "r13", "r12", "rbx", "rbp", "rip")
+    THREAD = ("$fs_base",)
+
+    @staticmethod
+    def slot_offset(memory, code_at):
+        code = memory.read(code_at, 7)
+        if code[:3] == b"\x48\x8b\x05":  # mov rax, [rip + n]
+            return memory.number(code_at + 7 + struct.unpack("<i", code[3:])[0])
+        if code[:3] == b"\x48\xc7\xc0":  # mov rax, n
+            return struct.unpack("<i", code[3:])[0] & (1 << 64) - 1
+        return None
+
+    @staticmethod
+    def go_on_at(saved):
+        return saved
+
+
+class ColibAarch64:
+    """aarch64: src/arch/aarch64.rs."""
+
+    SP, PC = "sp", "pc"
+    SAVED = tuple("x%d" % i for i in range(19, 29)) + tuple("v%d" % i for i in range(8, 16)) + ("x29", "pc")
+    # As gdb's own servers and as qemu call it.
+    THREAD = ("$tpidr", "$TPIDR_EL0")
+
+    @staticmethod
+    def slot_offset(memory, code_at):
+        first, second = struct.unpack("<II", memory.read(code_at, 8))
+        if first & 0x9F00001F == 0x90000000 and second & 0xFFC003FF == 0xF9400000:  # adrp x0, page; ldr x0, [x0, n]
+            pages = (first >> 5 & 0x7FFFF) << 2 | first >> 29 & 3
+            pages -= (pages & 1 << 20) << 1
+            return memory.number((code_at & ~0xFFF) + (pages << 12) + (second >> 10 & 0xFFF) * 8)
+        if first & 0xFFE0001F == 0xD2A00000 and second & 0xFFE0001F == 0xF2800000:  # movz x0, n, lsl 16; movk x0, m
+            return (first >> 5 & 0xFFFF) << 16 | second >> 5 & 0xFFFF
+        return None
+
+    @staticmethod
+    def go_on_at(saved):
+        # Without a signature: nothing else is in these bits of a program's address.
+        return saved & (1 << 48) - 1
+
+
+def colib_machine():
+    """What depends on the processor."""
+    name = gdb.selected_inferior().architecture().name()
+    machine = {"i386:x86-64": ColibX86, "aarch64": ColibAarch64}.get(name)
+    if machine is None:
+        raise gdb.GdbError("colib: this script does not know the processor %s." % name)
+    return machine
+
+
 class ColibLayout:
     """The library's table: where things are."""
 
@@ -90,7 +146,8 @@ class ColibLayout:
                 "%d: use the script that came with that library." % (version, count, self.VERSION, len(fields)))
         numbers = struct.unpack("<%dI" % count, memory.read(at + len(head), 4 * count))
         self.__dict__.update(zip(fields, numbers))
-        self.slot = self.slot_offset(memory)
+        # From a thread's pointer to its environment's address: in instructions, as the linker left them.
+        self.slot = colib_machine().slot_offset(memory, self.slot_code)
 
     def find(self, memory):
         candidates = []
@@ -105,15 +162,6 @@ class ColibLayout:
                 return at
         raise gdb.GdbError(
             "colib: no colib in this process (or not loaded yet, or one older than the table that this script reads).")
-
-    def slot_offset(self, memory):
-        """From a thread's pointer to its environment's address: in an instruction, as the linker left it."""
-        code = memory.read(self.slot_code, 7)
-        if code[:3] == b"\x48\x8b\x05":  # mov rax, [rip + n]
-            return memory.number(self.slot_code + 7 + struct.unpack("<i", code[3:])[0])
-        if code[:3] == b"\x48\xc7\xc0":  # mov rax, n
-            return struct.unpack("<i", code[3:])[0] & (1 << 64) - 1
-        return None
 
 
 class ColibCoroutine:
@@ -237,8 +285,8 @@ class ColibCoroutine:
         occupant, size, _, start = self.stack_record()
         used = 0
         if self.state == "running":
-            rsp = self.world.stack_pointer(self.env)
-            used = start - rsp if rsp and 0 <= start - rsp <= size else None
+            sp = self.world.stack_pointer(self.env)
+            used = start - sp if sp and 0 <= start - sp <= size else None
         elif self.has_frames():
             used = self.saved_size if self.on_copy_stack and occupant != self.address else start - self.sp
         text = "%s of %s" % ("?" if used is None else self.bytes(used), self.bytes(size))
@@ -301,11 +349,19 @@ class ColibWorld:
                     continue
                 thread.switch()
                 with contextlib.suppress(gdb.error, gdb.GdbError):
-                    base = int(gdb.parse_and_eval("(unsigned long) $fs_base"))
+                    base = self.thread_pointer()
                     env = self.memory.number(base + self.layout.slot & (1 << 64) - 1) if base else 0
                     if env in self.current:
                         found[env] = (thread, int(gdb.parse_and_eval("(unsigned long) $sp")))
         return found
+
+    @staticmethod
+    def thread_pointer():
+        for name in colib_machine().THREAD:
+            value = gdb.parse_and_eval(name)
+            if value.type.code != gdb.TYPE_CODE_VOID:
+                return int(value.cast(gdb.lookup_type("unsigned long")))
+        return 0
 
     def thread(self, env):
         return self.threads.get(env, (None, None))[0]
@@ -395,41 +451,44 @@ class ColibPlace:
 class ColibUnwinder(gdb.unwinder.Unwinder):
     """While it has a coroutine, that one's frames come behind the newest frame of the thread."""
 
-    # From its stack pointer on: see src/arch/x86_64.rs.
-    SAVED = ("r15", "r14", "r13", "r12", "rbx", "rbp", "rip")
-
     class FrameId:
         def __init__(self, sp, pc):
             self.sp, self.pc = sp, pc
 
     def __init__(self):
         super(ColibUnwinder, self).__init__("colib-coroutine")
-        self.registers = None
+        self.machine = self.registers = None
         self.newest = None
 
     def __call__(self, pending):
         if self.registers is None or self.place(pending.read_register) != self.newest:
             return None
-        pc = pending.read_register("rip")
+        pc = pending.read_register(self.machine.PC)
         # A stack address below those of the coroutine's frames: gdb takes them for outer ones.
-        sp = gdb.Value(self.registers["rsp"] - 64).cast(pending.read_register("rsp").type)
+        sp = gdb.Value(self.registers[self.machine.SP] - 64).cast(pending.read_register(self.machine.SP).type)
         info = pending.create_unwind_info(self.FrameId(sp, pc))
         for name, value in self.registers.items():
-            info.add_saved_register(name, gdb.Value(value).cast(pending.read_register(name).type))
+            kind = pending.read_register(name).type
+            if kind.sizeof == 8:
+                info.add_saved_register(name, gdb.Value(value).cast(kind))
+            else:  # A vector register, of which the lower half is saved.
+                info.add_saved_register(name, gdb.Value(value.to_bytes(kind.sizeof, "little"), kind))
         return info
 
-    @staticmethod
-    def place(read):
+    def place(self, read):
         mask = (1 << 64) - 1
-        return int(read("rsp")) & mask, int(read("rip")) & mask
+        return int(read(self.machine.SP)) & mask, int(read(self.machine.PC)) & mask
 
     def show(self, co):
         """Until `hide`. In the thread that is selected."""
-        words = struct.unpack("<7Q", co.world.memory.read(co.sp, 56))
         self.hide()
+        self.machine = colib_machine()
+        count = len(self.machine.SAVED)
+        words = struct.unpack("<%dQ" % count, co.world.memory.read(co.sp, 8 * count))
         self.newest = self.place(gdb.newest_frame().read_register)
-        self.registers = dict(zip(self.SAVED, words))
-        self.registers["rsp"] = co.sp + 56
+        self.registers = dict(zip(self.machine.SAVED, words))
+        self.registers[self.machine.PC] = self.machine.go_on_at(words[-1])
+        self.registers[self.machine.SP] = co.sp + 8 * count
         gdb.invalidate_cached_frames()
 
     def hide(self):
