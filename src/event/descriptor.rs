@@ -86,8 +86,11 @@ pub(crate) fn leave_loops(fd: c_int) -> Option<u32> {
         // A child of vfork, which works in its parent's memory, closes its own copy of the number.
         return None;
     }
+    // In this order: a wait that begins in between with the new generation notes its loop anew, and is found after the close;
+    // one with the old generation is found by that.
+    let loops = slot.loops.swap(0, Ordering::AcqRel);
     let old = slot.generation.fetch_add(1, Ordering::AcqRel);
-    match slot.loops.swap(0, Ordering::AcqRel) {
+    match loops {
         0 => {}
         OURS => loops::closing_ours(fd),
         loops => loops::closing(fd, old, loops),

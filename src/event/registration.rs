@@ -18,7 +18,7 @@ use core::cell::Cell;
 use core::ffi::c_int;
 use core::mem::{offset_of, size_of};
 use core::ptr::null;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use crate::event::descriptor::{self, OURS, SEVERAL, Slot};
 use crate::event::reactor::Reactor;
@@ -252,6 +252,12 @@ impl Reactor {
                 || slot.loops.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire).is_err())
         {
             slot.loops.store(SEVERAL, Ordering::Release);
+        }
+        // (The other half of `rouse::closed`'s: of the note here and the kernel's look at the number, which follows, and of
+        // the close there and its look for the note, one side sees the other's. Neither a release nor the way into the
+        // kernel keeps a store before a later load.)
+        if known != me {
+            fence(Ordering::SeqCst);
         }
     }
 

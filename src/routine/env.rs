@@ -217,11 +217,14 @@ impl Env {
 
     /// The loop that serves this thread, made on first use.
     pub(crate) fn reactor(&self) -> Result<&Reactor, Errno> {
-        if self.reactor.load(Ordering::Relaxed).is_null() {
-            self.reactor.store(event::new_reactor(self)?.as_ptr(), Ordering::Release);
+        // (Another thread may have made it: SetEpoll.)
+        let mut reactor = self.reactor.load(Ordering::Acquire);
+        if reactor.is_null() {
+            reactor = event::new_reactor(self)?.as_ptr();
+            self.reactor.store(reactor, Ordering::Release);
         }
         // SAFETY: not null; a loop lives until its thread ends or FreeEpoll.
-        Ok(unsafe { &*self.reactor.load(Ordering::Relaxed) })
+        Ok(unsafe { &*reactor })
     }
 
     /// The loop, if it was ever used.
