@@ -114,6 +114,9 @@ check_aarch64() {
     need gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
     need g++-aarch64-linux-gnu aarch64-linux-gnu-g++
     need qemu-user qemu-aarch64
+    need gdb-multiarch gdb-multiarch
+    # The sources of the standard library, which is compiled anew with checked branches.
+    [[ -d /usr/lib/rustlib/src/rust/library ]] || missing+=(rust-web-src)
     [[ -e /usr/src/googletest/CMakeLists.txt ]] || missing+=(googletest)
     [[ -e /usr/aarch64-linux-gnu/lib/libc.so.6 ]] || missing+=(libc6-dev-arm64-cross)
 }
