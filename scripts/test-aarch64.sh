@@ -24,20 +24,8 @@ RUSTC=/usr/bin/rustc "$cmake" -S . -B "$out" -DCMAKE_TOOLCHAIN_FILE="$toolchain"
     -DGTest_DIR="$out/gtest/lib/cmake/GTest" >/dev/null
 "$cmake" --build "$out" -j"$jobs"
 
-# What emulation cannot carry: a part of a test's name, and why.
-skipped=(
-    'fault_overflow|qemu ignores guards by madvise and has no core dumps of the program'
-    'gdb|the debugger would see the emulator'
-    'consumer|builds for this machine'
-    'process_exec|the kernel cannot start programs for another processor'
-    'process_dlopen|starts programs for another processor'
-)
-exclude=
-for line in "${skipped[@]}"; do
-    echo "aarch64: skipped: ${line%%|*}: ${line#*|}"
-    exclude+=${exclude:+|}${line%%|*}
-done
-echo "aarch64: skipped $("$cmake" -E chdir "$out" ctest -N -R "$exclude" | sed -n 's/^Total Tests: //p') tests in all"
+source scripts/qemu-limits.sh
+leave_out aarch64 "$out"
 failures=()
 # (The examples' tests measure times: on a busy machine, and emulated, once is not enough.)
 ctest --test-dir "$out" -j"$jobs" --output-on-failure -E "$exclude|^examples" ${1:+-R "$1"} || failures+=("C++ tests")

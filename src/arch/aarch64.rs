@@ -507,7 +507,6 @@ macro_rules! yield_body {
             "ldr x11, [x11, {caught}]",
             "orr x12, x12, x11",
             "cbnz x12, 9f",
-            "str xzr, [x0, {resumer}]",
             "990: str x1, [x9, {current}]",
             $crate::arch::probe_note!("yield", "8@x0 8@x1"),
             ".cfi_remember_state",
@@ -516,6 +515,9 @@ macro_rules! yield_body {
             "str x10, [x0, {sp}]",
             "ldr x10, [x1, {sp}]",
             "mov sp, x10",
+            // Last, off its stack and after all that was written there: from here on another thread may release it.
+            "add x10, x0, {resumer}",
+            "stlr xzr, [x10]",
             $crate::arch::pop_and_go!(),
             "9:",
             ".cfi_restore_state",
@@ -670,7 +672,6 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "ldr x11, [x11, {caught}]",
         "orr x12, x12, x11",
         "cbnz x12, 3f",
-        "str xzr, [x19, {resumer}]",
         "mov w10, 1",
         "strb w10, [x19, {ended}]",
         "mov x10, {at_end}",
@@ -681,6 +682,10 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "add x10, x10, 1",
         "str x10, [x9, {ends}]",
         "ldr x0, [x1, {sp}]",
+        "mov sp, x0",
+        // (As in a yield.)
+        "add x10, x19, {resumer}",
+        "stlr xzr, [x10]",
         "b 4f",
         // Any other end.
         "3:",

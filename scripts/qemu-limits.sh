@@ -1,0 +1,75 @@
+# What emulation of another processor by qemu 7.2, in user mode, cannot carry. Sourced by the scripts that run the tests for other
+# processors: leave_out PROCESSOR says it, sets `exclude` for ctest, and GoogleTest's filter.
+
+# Whole tests: a part of a test's name, and why.
+skipped=(
+    'fault_overflow|qemu ignores guards by madvise, and has no core dumps of the program'
+    'gdb|the debugger would see the emulator'
+    'consumer|builds for this machine'
+    'process_exec|the kernel cannot start programs for another processor'
+    'process_dlopen|starts programs for another processor'
+    'fault_kernel|is written for the registers of x86-64, and qemu has no ptrace'
+    'dns_tick|measures how long the thread is stopped, which here the emulator does as well'
+)
+# And single tests of the others.
+parts=(
+    'CoCreate.OutOfMemory*|qemu does not keep RLIMIT_AS'
+    'CoCreate.WorksAgainAfterMemoryCameBack|the same'
+    'CoAllocShareStack.NoMemoryForTheStacksGivesNullAndTakesNone|the same'
+    '*EachLookup.is_made_in_place_where_no_thread_can_be_had*|the same'
+    'AddressSpace.*|the same, and qemu ends when it has no memory'
+    'LibcoHooks.*|starts itself: a program for another processor'
+    'Mutex.held_across_usleep_*|the same'
+    'ChosenHooks.follow_the_environment_of_the_program|the same'
+    'Messages.TheEnvironmentChoosesTheLevelByNumberOrWord|the same'
+    'HooksOff.*|counts system calls by ptrace'
+    'AddedDescriptors.*_where_rwf_nowait_is_not_known|qemu takes no seccomp filter'
+    'Added*.of_nothing_*|qemu has no preadv2 and pwritev2 (docs/PORTING.md)'
+    'AddedReadv.of_bad_arguments_*|the same'
+    'AddedWritev.of_bad_arguments_*|the same'
+    'Eventfd.keeps_its_counts|the same'
+    'KnownNumbers.used_from_two_threads_loops_serve_both|the same: of two threads that read one pipe, one may stop'
+    'EpollWait.blocks_as_before_unless_it_is_asked_for|qemu has no epoll_pwait2'
+    'EpollWait.with_bad_arguments_*|the same'
+    'Fcntl.passes_on_pointer_arguments_*|qemu has no F_SET_RW_HINT'
+    'AddedAccept.of_bad_arguments_*|qemu drops flags that it does not know'
+    'AddedDescriptors.cannot_be_made_of_bad_arguments|the same'
+    'AddedRecvmmsg.of_bad_arguments_*|qemu does not look at the time'
+    'AddedSendmmsg.sends_each_message_whole_on_a_stream|qemu goes on behind a message that went in part'
+    'Getsockopt.writes_no_more_than_there_is_room_*|qemu writes all of it'
+    'Select.takes_more_descriptors_than_FD_SETSIZE|qemu itself ends there'
+    'ProcessCancel.ThreadsThatEndOnCoroutineStacksLeaveNothing|qemu keeps 19 KiB of each thread that was there, coroutines or not'
+    'ProcessThreads.*LeaveNothing|the same'
+    'ThreadExit.*LeaveNoDescriptorAndNoMemory|the same'
+    'ThreadExit.*LeavesNothing|the same'
+    'Gethostbyname.works_in_a_forked_child|qemu ends when a child of fork starts a thread'
+    'Gethostbyname.of_an_unknown_host_sets_h_errno|the same'
+    'Gethostbyname.asks_for_several_coroutines_at_once|the same'
+    'Gethostbyname.lets_*|the same'
+    'ProcessFork.WhileOtherThreadsWorkGivesAChildInWhichAllWorks|the same'
+    '*EachLookup.goes_on_in_a_child_of_fork*|the same'
+    '*EachLookup.leaves_nothing_behind_*|counts threads, of which qemu has one more'
+    '*EachLookup.of_100_ms_*|measures the time'
+    'HelperThreads.are_as_many_*|within a time, for which emulation is too slow'
+    'FortyAtOnce.*|the same'
+    'KnownNumbers.that_change_hands_during_*|the same'
+    'ResetConnections.fail_in_mid_stream_*|the same'
+    'ResetConnections.raise_sigpipe_*|the same'
+    'APeerThatStopsReading.ends_a_write_*|the same'
+)
+# leave_out PROCESSOR FOLDER: of the tests that were built there.
+leave_out() {
+    local processor=$1 folder=$2 line filter=-
+    exclude=
+    for line in "${skipped[@]}"; do
+        echo "$processor: skipped: ${line%%|*}: ${line#*|}"
+        exclude+=${exclude:+|}${line%%|*}
+    done
+    for line in "${parts[@]}"; do
+        echo "$processor: skipped: ${line%%|*}: ${line#*|}"
+        filter+=${line%%|*}:
+    done
+    export GTEST_FILTER=$filter
+    echo "$processor: skipped $("${cmake:-cmake}" -E chdir "$folder" ctest -N -R "$exclude" | sed -n 's/^Total Tests: //p')" \
+        "tests in all, and ${#parts[@]} kinds of parts of others"
+}
