@@ -51,6 +51,7 @@ test_fault_descriptors * valgrind has descriptors of its own
 test_process_fork *WhileOtherThreadsWork* forks among busy threads: a child of valgrind's may wait for one that stayed behind
 test_process_fork *ThreadsThatItDoesNotHave loses in a child what only other threads' stacks hold
 test_process_stacks *MayJumpBack* faults on purpose
+test_process_signal_stack *OfFaults* faults on purpose
 test_hook_added_messages *bad_arguments* passes bad pointers on purpose
 test_hook_added_sendfile *bad_arguments* passes bad pointers on purpose
 test_hook_added_vectors *bad_arguments* passes bad pointers on purpose
@@ -83,6 +84,7 @@ END
         cat <<'END'
 test_inspect_counters *TheSumIsRead*:*AChildOfFork* looks at what other threads are counting, on purpose
 test_inspect_coroutines *AnotherThreads*:*OverAllThreads*:*GoesOnWhile* looks at other threads' coroutines as they run, on purpose
+test_inspect_released *IsNotNamed:*NorOne* looks at other threads' coroutines as they wait, on purpose
 test_inspect_messages *AWordAbout*:*WhatGoesWrong* misuses other threads' coroutines
 END
         ;;
@@ -102,6 +104,7 @@ test_hook_added_descriptors AddedDescriptors.cannot_be_made_of_bad_arguments lea
 test_process_cancel * AddressSanitizer takes frames that pthread_cancel took away for frames that are there, on a thread's own stack as well
 test_process_fork *WhileOtherThreadsWork* a child of gcc 12's sanitizer waits for locks of its malloc that threads of the parent held
 test_process_stacks *MayJumpBack* faults on purpose
+test_process_signal_stack *OfFaults* is about the library's signal stack, and the sanitizer has a smaller one
 test_process_threads *LeaveNothing measures memory
 test_specifics Specifics.TheirMemoryIsFreed* measures memory
 test_thread_exit ThreadExit.*Leave*Nothing:ThreadExit.TwoThousandThreads* measures memory
