@@ -65,12 +65,14 @@ test_inspect_coroutines Info.TheMarkOfAStack* valgrind puts more on a stack
 test_inspect_counters *AChildOfFork* a child of several threads, whose own memory is nobody's there
 test_loop_strain CoCreate.gets_memory_that_* limits its address space, of which valgrind needs more
 test_process_exec *NoDescriptorOfTheLibrary* valgrind has descriptors of its own
+test_hook_signals SignalMask.that_lets_nothing_* a call with a mask that a signal comes just before fails with EFAULT: valgrind begins it again with its own copy of the mask, and refuses that
 test_process_signals *ACloseInAHandler* wants more signals in a second than valgrind delivers
 test_hook_select Select.of_a_coroutine_that_is_released_* abandons frames whose vectors nobody frees
 test_process_signals *MayJumpBack*:*WhileTheThreadForks* jumps out of a handler, and valgrind takes the frames that remain for blank
 test_process_threads *LeaveNothing measures memory
 test_registers FloatingPoint.ANewCoroutine* valgrind does not keep the x87's control word
 test_release_waiting * abandons frames whose vectors nobody frees
+test_security_fault_place * is about SIGSEGV, which the tool takes for itself
 test_specifics Specifics.TheirMemoryIsFreed* measures memory
 test_thread_exit ThreadExit.TwoThousandThreads* measures memory
 test_hook_waiting_strain * calls epoll_pwait2, which valgrind does not know
@@ -82,10 +84,24 @@ END
         ;;&
     helgrind)
         cat <<'END'
-test_inspect_counters *TheSumIsRead*:*AChildOfFork* looks at what other threads are counting, on purpose
+test_calls_refused *LoopOfAnotherThread hands over by an atomic, in which helgrind sees no order
+test_copystack *MayBeReleasedByAnotherThread hands over by a pipe, in which helgrind sees no order
+test_create *NoMemoryForTheStacks* limits its address space, of which helgrind needs more
+test_dns_lookups *takes_less_than_a_second* measures times, for which helgrind is too slow
+test_hook_added_numbers KnownNumbers.closed_just_when_* two hundred rounds within twenty seconds: too fast for helgrind
+test_hook_many * ten thousand connections within a hundred seconds: too fast for helgrind
 test_inspect_coroutines *AnotherThreads*:*OverAllThreads*:*GoesOnWhile* looks at other threads' coroutines as they run, on purpose
 test_inspect_released *IsNotNamed:*NorOne* looks at other threads' coroutines as they wait, on purpose
+test_inspect_counters *TheSumIsRead*:*AChildOfFork* looks at what other threads are counting, on purpose
 test_inspect_messages *AWordAbout*:*WhatGoesWrong* misuses other threads' coroutines
+test_loop_registrations *closed_by_one_thread_* hands over by an atomic, in which helgrind sees no order
+test_loop_strain CoRelease.*_from_another_thread_* hands over by an atomic, in which helgrind sees no order
+test_loop_timeouts *of_co_poll_on_a_descriptor_are_never_early two thousand waits at once within twenty seconds: too fast for helgrind
+test_thread_exit ThreadExit.*Leave* thousands of threads: too slow
+test_process_cancel *LeaveNothing five hundred threads within a minute: too fast for helgrind
+test_process_threads *ThatEndTouchNoCoroutine*:*ThatReleaseACoroutineJust* hands over by an atomic, in which helgrind sees no order; three hundred rounds within a minute
+test_release CoRelease.WorksFromAnotherThread* hands over by a pipe, in which helgrind sees no order
+test_resume_yield CoResume.OneThatNeverRanBelongs* hands over by a pipe, in which helgrind sees no order
 END
         ;;
     address | thread)

@@ -22,7 +22,7 @@ use core::ffi::{c_int, c_void};
 use core::mem::{offset_of, size_of};
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use crate::arch;
 use crate::event::{Node, Reactor, Timer};
@@ -302,6 +302,15 @@ impl Coroutine {
 
     pub(crate) fn is_running(&self) -> bool {
         self.resumer.get().is_some()
+    }
+
+    /// As [`is_running`](Self::is_running), seen from any thread: its own may be writing the word, by the plain store of a
+    /// switch. Here it is read as what several threads use, once and whole.
+    pub(crate) fn seen_running(&self) -> bool {
+        // SAFETY: an aligned word of a live block, null or a pointer (`Option<Co>` has the size of one). Its thread writes
+        // it in assembler, or by a store of the whole word.
+        let resumer = unsafe { AtomicPtr::from_ptr(self.resumer.as_ptr().cast::<*mut Coroutine>()) };
+        !resumer.load(Ordering::Acquire).is_null()
     }
 
     /// Not running, waiting for nothing, on a private stack, with nothing else to free: most that are

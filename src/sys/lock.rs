@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sys::tools::MutexCalls;
+use crate::sys::tools::{self, MutexCalls};
 
 /// A process-private mutex. The sections it guards are short and call nothing of the program's.
 pub(crate) struct Lock {
@@ -245,6 +245,7 @@ impl Signal {
 
     /// Forgets waiters that no longer exist (in a child of fork).
     pub(crate) fn renew(&self) {
+        tools::begins_anew(self.0.get());
         // SAFETY: the child has one thread, which does not wait here.
         unsafe { self.0.get().write(libc::PTHREAD_COND_INITIALIZER) };
     }

@@ -7,7 +7,7 @@
 //! `routine::watched` tells the sanitizer what the slow way does.
 
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use core::mem::transmute;
+use core::mem::{size_of, transmute};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -165,12 +165,15 @@ pub(crate) fn end_fiber(fiber: *mut c_void) {
 }
 
 /// What this thread has written so far is there for whoever calls [`received`] with the same address later. (Of our
-/// own atomics ThreadSanitizer sees nothing.)
+/// own atomics ThreadSanitizer sees nothing, and helgrind takes them for plain accesses.)
 #[cold]
 #[inline(never)]
 pub(crate) fn handed_over(at: *const c_void) {
     if found(THREADS) {
         call!("__tsan_release" as unsafe extern "C" fn(*const c_void), at);
+    }
+    if on_valgrind() {
+        arch::valgrind_request(valgrind::HANDED_OVER, [at.addr(), 0, 0, 0, 0]);
     }
 }
 
@@ -180,6 +183,18 @@ pub(crate) fn handed_over(at: *const c_void) {
 pub(crate) fn received(at: *const c_void) {
     if found(THREADS) {
         call!("__tsan_acquire" as unsafe extern "C" fn(*const c_void), at);
+    }
+    if on_valgrind() {
+        arch::valgrind_request(valgrind::RECEIVED, [at.addr(), 0, 0, 0, 0]);
+    }
+}
+
+/// What threads did with these bytes is over, without a step that helgrind could see: they do not exist here.
+#[cold]
+#[inline(never)]
+pub(crate) fn begins_anew<T>(object: *const T) {
+    if on_valgrind() {
+        arch::valgrind_request(valgrind::CLEAN_MEMORY, [object.addr(), size_of::<T>(), 0, 0, 0]);
     }
 }
 
@@ -307,11 +322,16 @@ pub(crate) fn stack_gone(stack: Area, number: c_uint) {
     }
 }
 
-/// The requests of valgrind.h and memcheck.h.
+/// The requests of valgrind.h, memcheck.h and helgrind.h.
 mod valgrind {
     pub(super) const RUNNING_ON_VALGRIND: usize = 0x1001;
     pub(super) const STACK_REGISTER: usize = 0x1501;
     pub(super) const STACK_DEREGISTER: usize = 0x1502;
     /// The first of memcheck's own: 'M' 'C' in the upper half.
     pub(super) const MAKE_MEM_UNDEFINED: usize = 0x4d43_0001;
+    /// The first of helgrind's, 'H' 'G'. Other tools pass these over.
+    pub(super) const CLEAN_MEMORY: usize = 0x4847_0000;
+    /// Those behind ANNOTATE_HAPPENS_BEFORE and _AFTER.
+    pub(super) const HANDED_OVER: usize = 0x4847_0121;
+    pub(super) const RECEIVED: usize = 0x4847_0122;
 }

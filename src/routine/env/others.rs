@@ -157,7 +157,7 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
     // In this order: a wait that was over before this look began with a run that the next look sees.
     let waits = co.wait.state() != WaitState::None;
     fence(Ordering::Acquire);
-    if co.is_running() {
+    if co.seen_running() {
         env.hand_over_running(co, handed.take()?);
     } else if waits || co.on_copy_stack() {
         co.spec0.set(env.to_release.get().cast_mut().cast());
