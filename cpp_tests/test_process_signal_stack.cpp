@@ -98,7 +98,8 @@ TEST(ProcessSignalStack, TheProgramsOwnIsNotLeftEither)
     EXPECT_EQ(in_child([] {
                   stack_t own = {};
                   own.ss_size = 256 * 1024;
-                  own.ss_sp = malloc(own.ss_size);
+                  static void *const memory = malloc(own.ss_size); // (Static: nobody else tells memcheck that it is in use.)
+                  own.ss_sp = memory;
                   const stCoRoutineAttr_t copy = attr(0, co_alloc_sharestack(1, 128 * 1024));
                   if (sigaltstack(&own, nullptr) != 0) {
                       return 1;

@@ -49,6 +49,7 @@ test_hook_added_descriptors Ioctl.passes_on_other_requests_and_errors:Getsockopt
 test_hook_added_descriptors Eventfd.keeps_its_counts passes a bad pointer on purpose
 test_fault_descriptors * valgrind has descriptors of its own
 test_process_fork *WhileOtherThreadsWork* forks among busy threads: a child of valgrind's may wait for one that stayed behind
+test_process_fork *InterruptAllocations a storm of signals, for which valgrind is too slow
 test_process_fork *ThreadsThatItDoesNotHave loses in a child what only other threads' stacks hold
 test_process_stacks *MayJumpBack* faults on purpose
 test_process_signal_stack *OfFaults* faults on purpose
