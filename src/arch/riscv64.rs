@@ -139,72 +139,15 @@ pub(crate) fn valgrind_request(request: usize, args: [usize; 5]) -> usize {
     answer
 }
 
-/// The note that makes a static probe (USDT) of the instruction at the label 990 before it: perf, bpftrace and gdb find
-/// `colib:$name`. `$args` says where its arguments are, each as SIZE@PLACE in the assembler's. It takes no room in
-/// memory, and the instruction is one that is there anyway, or a nop.
-#[cfg(no_probes)]
-macro_rules! probe_note {
-    ($name:literal, $args:literal) => {
-        ""
+/// Where the two operands of a probe are.
+#[cfg(not(no_probes))]
+macro_rules! probe_places {
+    () => {
+        "8@{0} 8@{1}"
     };
 }
 #[cfg(not(no_probes))]
-macro_rules! probe_note {
-    ($name:literal, $args:literal) => {
-        concat!(
-            ".pushsection .note.stapsdt,\"\",@note\n",
-            ".balign 4\n",
-            ".4byte 992f-991f, 994f-993f, 3\n",
-            "991: .asciz \"stapsdt\"\n",
-            "992: .balign 4\n",
-            "993: .8byte 990b, _.stapsdt.base, 0\n",
-            ".asciz \"colib\"\n",
-            ".asciz \"",
-            $name,
-            "\"\n",
-            ".asciz \"",
-            $args,
-            "\"\n",
-            "994: .balign 4\n",
-            ".popsection",
-        )
-    };
-}
-
-// What those notes measure addresses against: a prelinked library may have moved. (Kept when unused sections are not.)
-global_asm!(
-    ".pushsection .stapsdt.base,\"aGR\",@progbits,.stapsdt.base,comdat",
-    ".weak _.stapsdt.base",
-    ".hidden _.stapsdt.base",
-    "_.stapsdt.base: .space 1",
-    ".size _.stapsdt.base, 1",
-    ".popsection",
-);
-
-#[cfg(no_probes)]
-macro_rules! probe {
-    ($name:literal, $first:expr, $second:expr) => {{
-        let _: (usize, usize) = ($first, $second);
-    }};
-}
-/// A static probe with two arguments of eight bytes: a nop, unless somebody listens.
-#[cfg(not(no_probes))]
-macro_rules! probe {
-    ($name:literal, $first:expr, $second:expr) => {{
-        let (first, second): (usize, usize) = ($first, $second);
-        // SAFETY: a nop.
-        unsafe {
-            ::core::arch::asm!(
-                "990: nop",
-                $crate::arch::probe_note!($name, "8@{0} 8@{1}"),
-                in(reg) first,
-                in(reg) second,
-                options(nomem, nostack, preserves_flags)
-            );
-        }
-    }};
-}
-pub(crate) use probe;
+pub(crate) use probe_places;
 
 /// A whole function that is another by a second name.
 macro_rules! other_name {
@@ -511,7 +454,7 @@ macro_rules! yield_body {
     };
 }
 
-pub(crate) use {load_env, load_registers, pop_and_go, probe_note, push_registers, resume_body, yield_body};
+pub(crate) use {load_env, load_registers, pop_and_go, push_registers, resume_body, yield_body};
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
 ///
@@ -648,7 +591,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "sd t1, {sp}(s1)",
         "sd a1, {current}(t0)",
         "990: ld t1, {ends}(t0)",
-        probe_note!("end", "8@s1 8@a1"),
+        crate::arch::probe_note!("end", "8@s1 8@a1"),
         "addi t1, t1, 1",
         "sd t1, {ends}(t0)",
         "ld sp, {sp}(a1)",

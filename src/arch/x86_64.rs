@@ -130,72 +130,15 @@ pub(crate) fn valgrind_request(request: usize, args: [usize; 5]) -> usize {
     answer
 }
 
-/// The note that makes a static probe (USDT) of the instruction at the label 990 before it: perf, bpftrace and gdb find
-/// `colib:$name`. `$args` says where its arguments are, each as SIZE@PLACE in AT&T syntax. It takes no room in
-/// memory, and the instruction is one that is there anyway, or a nop.
-#[cfg(no_probes)]
-macro_rules! probe_note {
-    ($name:literal, $args:literal) => {
-        ""
+/// Where the two operands of a probe are.
+#[cfg(not(no_probes))]
+macro_rules! probe_places {
+    () => {
+        "8@%{0} 8@%{1}"
     };
 }
 #[cfg(not(no_probes))]
-macro_rules! probe_note {
-    ($name:literal, $args:literal) => {
-        concat!(
-            ".pushsection .note.stapsdt,\"\",@note\n",
-            ".balign 4\n",
-            ".4byte 992f-991f, 994f-993f, 3\n",
-            "991: .asciz \"stapsdt\"\n",
-            "992: .balign 4\n",
-            "993: .8byte 990b, _.stapsdt.base, 0\n",
-            ".asciz \"colib\"\n",
-            ".asciz \"",
-            $name,
-            "\"\n",
-            ".asciz \"",
-            $args,
-            "\"\n",
-            "994: .balign 4\n",
-            ".popsection",
-        )
-    };
-}
-
-// What those notes measure addresses against: a prelinked library may have moved. (Kept when unused sections are not.)
-global_asm!(
-    ".pushsection .stapsdt.base,\"aGR\",@progbits,.stapsdt.base,comdat",
-    ".weak _.stapsdt.base",
-    ".hidden _.stapsdt.base",
-    "_.stapsdt.base: .space 1",
-    ".size _.stapsdt.base, 1",
-    ".popsection",
-);
-
-#[cfg(no_probes)]
-macro_rules! probe {
-    ($name:literal, $first:expr, $second:expr) => {{
-        let _: (usize, usize) = ($first, $second);
-    }};
-}
-/// A static probe with two arguments of eight bytes: a nop, unless somebody listens.
-#[cfg(not(no_probes))]
-macro_rules! probe {
-    ($name:literal, $first:expr, $second:expr) => {{
-        let (first, second): (usize, usize) = ($first, $second);
-        // SAFETY: a nop.
-        unsafe {
-            ::core::arch::asm!(
-                "990: nop",
-                $crate::arch::probe_note!($name, "8@%{0} 8@%{1}"),
-                in(reg) first,
-                in(reg) second,
-                options(nomem, nostack, preserves_flags)
-            );
-        }
-    }};
-}
-pub(crate) use probe;
+pub(crate) use probe_places;
 
 /// A whole function that is another by a second name.
 macro_rules! other_name {
@@ -408,7 +351,7 @@ macro_rules! yield_body {
     };
 }
 
-pub(crate) use {pop_and_go, probe_note, push_registers, resume_body, yield_body};
+pub(crate) use {pop_and_go, push_registers, resume_body, yield_body};
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
 ///
@@ -531,7 +474,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "mov qword ptr [rbx + {sp}], {at_end}",
         "mov qword ptr [rax + {current}], rcx",
         "990: inc qword ptr [rax + {ends}]",
-        probe_note!("end", "8@%rbx 8@%rcx"),
+        crate::arch::probe_note!("end", "8@%rbx 8@%rcx"),
         "mov rsp, qword ptr [rcx + {sp}]",
         // (As in a yield.)
         "mov qword ptr [rbx + {resumer}], 0",
