@@ -77,8 +77,8 @@ pub(crate) struct JobList {
 const HELPERS: usize = 16;
 /// What `set_helpers` takes.
 const MOST_HELPERS: usize = 1024;
-/// How long a helper without work stays, in seconds.
-const IDLE_SECONDS: i64 = 5;
+/// How long a helper without work stays, in nanoseconds.
+const IDLE_TIME: u64 = 5_000_000_000;
 /// A helper's stack: name service modules are not small. (The C library's own use some 20 KiB.)
 const HELPER_STACK: usize = 512 * 1024;
 
@@ -256,7 +256,7 @@ extern "C" fn help(_: *mut c_void) -> *mut c_void {
             continue;
         }
         HELP.idle.set(HELP.idle.get() + 1);
-        let in_time = WORK_CAME.wait(&LOCK, IDLE_SECONDS);
+        let in_time = WORK_CAME.wait(&LOCK, IDLE_TIME);
         HELP.idle.set(HELP.idle.get() - 1);
         if !in_time && HELP.queue.is_empty() {
             break;

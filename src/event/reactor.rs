@@ -138,7 +138,8 @@ pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
     // SAFETY: as the caller vouches.
     let reactor = unsafe { object.as_ref() };
     // SAFETY: an environment outlives its loops.
-    if let Some(env) = unsafe { reactor.env.get().as_ref() } {
+    let env = unsafe { reactor.env.get().as_ref() };
+    if let Some(env) = env {
         cond::serve_deferred(env);
     }
     env::locked(|| {
@@ -148,8 +149,7 @@ pub(crate) unsafe fn free_reactor(object: NonNull<Reactor>) {
         reactor.detach_waits();
     });
     offload::drop_all(reactor);
-    // SAFETY: an environment outlives its loops.
-    if let Some(env) = unsafe { reactor.env.get().as_ref() } {
+    if let Some(env) = env {
         env.lose_reactor(reactor);
     }
     reactor.registrations.drop_all();

@@ -305,7 +305,7 @@ impl Coroutine {
     }
 
     /// As [`is_running`](Self::is_running), seen from any thread: its own may be writing the word, by the plain store of a
-    /// switch. Here it is read as what several threads use, once and whole.
+    /// switch. Here it is read as what several threads use, once and whole. False: what its last run did is over.
     pub(crate) fn seen_running(&self) -> bool {
         // SAFETY: an aligned word of a live block, null or a pointer (`Option<Co>` has the size of one). Its thread writes
         // it in assembler, or by a store of the whole word.

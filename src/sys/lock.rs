@@ -77,7 +77,7 @@ impl Lock {
 
     /// As [`lock`](Self::lock), but not for long; false if it was not to be had.
     fn lock_soon(&self) -> bool {
-        let until = soon();
+        let until = time_after(PATIENCE);
         // SAFETY: as in `lock`; the time is ours.
         unsafe { libc::pthread_mutex_timedlock(self.mutex.get(), &until) == 0 }
     }
@@ -155,17 +155,19 @@ mod intruders {
     }
 }
 
-/// The time at which a wait for a lock looks up: it has lasted longer than a fork should take.
-fn soon() -> libc::timespec {
-    const PATIENCE: libc::c_long = 10_000_000;
+/// How long a wait for a lock lasts before it looks up: longer than a fork should take.
+const PATIENCE: u64 = 10_000_000;
+
+/// The time in so many nanoseconds, by the clock that timed locks and statically made conditions go by. (A jump of it ends a
+/// wait early or late, no more.)
+fn time_after(nanos: u64) -> libc::timespec {
+    const SECOND: u64 = 1_000_000_000;
     let mut until = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes the timespec. (The clock that timed locks go by; a jump of it makes this one late.)
+    // SAFETY: writes the timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut until) };
-    until.tv_nsec += PATIENCE;
-    if until.tv_nsec >= 1_000_000_000 {
-        until.tv_sec += 1;
-        until.tv_nsec -= 1_000_000_000;
-    }
+    let sum = until.tv_nsec as u64 + nanos;
+    until.tv_sec += (sum / SECOND) as i64;
+    until.tv_nsec = (sum % SECOND) as libc::c_long;
     until
 }
 
@@ -232,13 +234,9 @@ impl Signal {
         unsafe { libc::pthread_cond_signal(self.0.get()) };
     }
 
-    /// Waits at most `seconds`, with `lock` released meanwhile; false if the time was over.
-    pub(crate) fn wait(&self, lock: &Lock, seconds: i64) -> bool {
-        let mut until = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: writes the timespec. (Statically made conditions count by this clock; a jump of it
-        // makes a helper end early or late, no more.)
-        unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut until) };
-        until.tv_sec += seconds;
+    /// Waits at most so many nanoseconds, with `lock` released meanwhile; false if the time was over.
+    pub(crate) fn wait(&self, lock: &Lock, nanos: u64) -> bool {
+        let until = time_after(nanos);
         // SAFETY: the caller holds the lock.
         unsafe { libc::pthread_cond_timedwait(self.0.get(), lock.mutex.get(), &until) == 0 }
     }

@@ -163,8 +163,6 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
         co.spec0.set(env.to_release.get().cast_mut().cast());
         env.to_release.set(co.as_ptr());
     } else {
-        // (What its last run did is over: see the end of a yield in `arch`.)
-        fence(Ordering::Acquire);
         return Some(Foreign::Free);
     }
     env.any_to_release.store(1, Ordering::Relaxed);
