@@ -6,31 +6,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-out=${BUILD_DIR:-build}/aarch64
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-jobs=${JOBS:-$(nproc)}
-cmake=${CMAKE:-cmake}
-toolchain=$PWD/cmake/aarch64-linux-gnu.cmake
+source scripts/qemu.sh
+build_tests aarch64 -DCOLIB_BUILD_EXAMPLES=ON
 
-# GoogleTest for that processor, from the distribution's sources.
-if [[ ! -d $out/gtest ]]; then
-    "$cmake" -S /usr/src/googletest -B "$out/gtest-build" -DCMAKE_TOOLCHAIN_FILE="$toolchain" -DCMAKE_BUILD_TYPE=Release \
-        -DCMAKE_INSTALL_PREFIX="$out/gtest" >/dev/null
-    "$cmake" --build "$out/gtest-build" -j"$jobs" --target install >/dev/null
-fi
-RUSTC=/usr/bin/rustc "$cmake" -S . -B "$out" -DCMAKE_TOOLCHAIN_FILE="$toolchain" -DCMAKE_BUILD_TYPE=Release \
-    -DCOLIB_CARGO=/usr/bin/cargo -DCOLIB_BUILD_TESTS=ON -DCOLIB_BUILD_EXAMPLES=ON \
-    -DGTest_DIR="$out/gtest/lib/cmake/GTest" >/dev/null
-"$cmake" --build "$out" -j"$jobs"
-
-source scripts/qemu-limits.sh
-leave_out aarch64 "$out"
+leave_out aarch64
 failures=()
 # (The examples' tests measure times: on a busy machine, and emulated, once is not enough.)
 ctest --test-dir "$out" -j"$jobs" --output-on-failure -E "$exclude|^examples" ${1:+-R "$1"} || failures+=("C++ tests")
 ctest --test-dir "$out" -j"$jobs" --output-on-failure --repeat until-pass:2 -R "^examples.*${1:-}" || failures+=(examples)
 if [[ -z ${1:-} ]]; then
+    unset GTEST_FILTER
     export BUILD_DIR=${BUILD_DIR:-build} COLIB_LIBDIR=$out/lib
     for part in scripts/test-aarch64-{install,protection,pages}.sh tests/gdb_aarch64.sh; do
         "$part" || failures+=("$part")

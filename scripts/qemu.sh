@@ -1,5 +1,27 @@
-# What emulation of another processor by qemu 7.2, in user mode, cannot carry. Sourced by the scripts that run the tests for other
-# processors: leave_out PROCESSOR says it, sets `exclude` for ctest, and GoogleTest's filter.
+# What the scripts share that run the tests for other processors under qemu 7.2, in user mode. Sourced by them:
+#
+#   build_tests PROCESSOR [CMAKE_OPTION...]    into $BUILD_DIR/PROCESSOR, by the distribution's toolchains; sets `out` and `jobs`
+#   leave_out PROCESSOR    says what emulation cannot carry; sets `exclude` for ctest, and GoogleTest's filter
+
+cmake=${CMAKE:-cmake}
+jobs=${JOBS:-$(nproc)}
+
+build_tests() {
+    local processor=$1 toolchain=$PWD/cmake/$1-linux-gnu.cmake
+    shift
+    out=${BUILD_DIR:-build}/$processor
+    mkdir -p "$out"
+    out=$(cd "$out" && pwd)
+    # GoogleTest for that processor, from the distribution's sources.
+    if [[ ! -d $out/gtest ]]; then
+        "$cmake" -S /usr/src/googletest -B "$out/gtest-build" -DCMAKE_TOOLCHAIN_FILE="$toolchain" -DCMAKE_BUILD_TYPE=Release \
+            -DCMAKE_INSTALL_PREFIX="$out/gtest" >/dev/null
+        "$cmake" --build "$out/gtest-build" -j"$jobs" --target install >/dev/null
+    fi
+    RUSTC=/usr/bin/rustc "$cmake" -S . -B "$out" -DCMAKE_TOOLCHAIN_FILE="$toolchain" -DCMAKE_BUILD_TYPE=Release \
+        -DCOLIB_CARGO=/usr/bin/cargo -DCOLIB_BUILD_TESTS=ON -DGTest_DIR="$out/gtest/lib/cmake/GTest" "$@" >/dev/null
+    "$cmake" --build "$out" -j"$jobs"
+}
 
 # Whole tests: a part of a test's name, and why.
 skipped=(
@@ -57,9 +79,8 @@ parts=(
     'ResetConnections.raise_sigpipe_*|the same'
     'APeerThatStopsReading.ends_a_write_*|the same'
 )
-# leave_out PROCESSOR FOLDER: of the tests that were built there.
 leave_out() {
-    local processor=$1 folder=$2 line filter=-
+    local processor=$1 line filter=-
     exclude=
     for line in "${skipped[@]}"; do
         echo "$processor: skipped: ${line%%|*}: ${line#*|}"
@@ -70,6 +91,6 @@ leave_out() {
         filter+=${line%%|*}:
     done
     export GTEST_FILTER=$filter
-    echo "$processor: skipped $("${cmake:-cmake}" -E chdir "$folder" ctest -N -R "$exclude" | sed -n 's/^Total Tests: //p')" \
-        "tests in all, and ${#parts[@]} kinds of parts of others"
+    echo "$processor: skipped $("$cmake" -E chdir "$out" ctest -N -R "$exclude" | sed -n 's/^Total Tests: //p') tests in all," \
+        "and ${#parts[@]} kinds of parts of others"
 }
