@@ -33,6 +33,16 @@ __attribute__((noinline)) void deep(int levels)
     handled = handled + 1;
 }
 
+// A context that calls `run` on this memory, and goes on with `then` when that returns.
+[[maybe_unused]] void make_context(ucontext_t &context, std::vector<char> &memory, ucontext_t &then, void (*run)())
+{
+    getcontext(&context);
+    context.uc_stack.ss_sp = memory.data();
+    context.uc_stack.ss_size = memory.size();
+    context.uc_link = &then;
+    makecontext(&context, run, 0);
+}
+
 } // namespace
 
 // Forty kilobytes deep on the coroutine's own stack; the bytes of the one it interrupts are as they were.
@@ -170,24 +180,18 @@ TEST(ProcessStacks, OwnContextsWorkBesideCoroutines)
     trace.clear();
     std::vector<char> memory(128 * 1024);
     Co co([&] {
-        getcontext(&inner);
-        inner.uc_stack.ss_sp = memory.data();
-        inner.uc_stack.ss_size = memory.size();
-        inner.uc_link = &outer;
-        makecontext(
-            &inner, +[] {
-                trace += 'a';
-                swapcontext(&inner, &outer);
-                Co within([] {
-                    trace += 'c';
-                    co_yield_ct();
-                    trace += 'd';
-                });
-                within.resume();
-                within.resume();
-                trace += 'e';
-            },
-            0);
+        make_context(inner, memory, outer, [] {
+            trace += 'a';
+            swapcontext(&inner, &outer);
+            Co within([] {
+                trace += 'c';
+                co_yield_ct();
+                trace += 'd';
+            });
+            within.resume();
+            within.resume();
+            trace += 'e';
+        });
         swapcontext(&outer, &inner);
         trace += 'b';
         co_yield_ct();
@@ -215,17 +219,11 @@ MENDED(ProcessStacks, AYieldOnAnOwnContextKeepsOthersOffItsCopyStack)
                       std::vector<char> &memory = place == 0 ? first : last;
                       Co co(
                           [&] {
-                              getcontext(&inner);
-                              inner.uc_stack.ss_sp = memory.data();
-                              inner.uc_stack.ss_size = memory.size();
-                              inner.uc_link = &outer;
-                              makecontext(
-                                  &inner, +[] {
-                                      trace += 'a';
-                                      co_yield_ct();
-                                      trace += 'b';
-                                  },
-                                  0);
+                              make_context(inner, memory, outer, [] {
+                                  trace += 'a';
+                                  co_yield_ct();
+                                  trace += 'b';
+                              });
                               swapcontext(&outer, &inner);
                               trace += 'c';
                           },

@@ -18,6 +18,9 @@ void run_code_behind_a_guard(bool map_first_page_elsewhere)
 #ifdef __riscv
     // addi sp, sp, -16; sd ra, 0(sp); j to the first
     const unsigned char push_for_ever[] = {0x13, 0x01, 0x01, 0xff, 0x23, 0x30, 0x11, 0x00, 0x6f, 0xf0, 0x9f, 0xff};
+#elif defined __aarch64__
+    // stp x29, x30, [sp, #-16]!; b to the first
+    const unsigned char push_for_ever[] = {0xfd, 0x7b, 0xbf, 0xa9, 0xff, 0xff, 0xff, 0x17};
 #else
     // push %rax; jmp to the push
     const unsigned char push_for_ever[] = {0x50, 0xeb, 0xfd};
