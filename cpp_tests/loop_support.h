@@ -75,7 +75,17 @@ inline long long now_ns(clockid_t clock = CLOCK_MONOTONIC)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-inline long long cpu_ns() { return now_ns(CLOCK_THREAD_CPUTIME_ID); }
+// Lets the others run for `ms` and expects the loop to have slept: one that spins makes some hundred
+// rounds a millisecond, one that ticks makes one. Rounds, not time of the processor: what a busy
+// host takes from the machine is reckoned as the thread's.
+inline void expect_idle(int ms)
+{
+    const long long rounds = rounds_seen, start = now_ns();
+    nap(ms);
+    const long long made = rounds_seen - rounds, passed_ms = (now_ns() - start) / 1000000;
+    EXPECT_GT(made, 0) << "no loop_until runs the loop";
+    EXPECT_LT(made, 3 * passed_ms + 20) << "the loop spins";
+}
 
 // Waits, on a thread without a loop, until `held()` or `limit_ms` have passed.
 inline bool wait_until(const std::function<bool()> &held, int limit_ms = 20000)

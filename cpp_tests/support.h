@@ -116,6 +116,9 @@ private:
     stCoRoutine_t *co_ = nullptr;
 };
 
+// The rounds of the calling thread's loop, as loop_until counts them.
+inline thread_local long long rounds_seen = 0;
+
 // Runs the thread's event loop until `done()` holds (true) or `limit_ms` have passed (false).
 inline bool loop_until(const std::function<bool()> &done, int limit_ms = 20000)
 {
@@ -128,6 +131,7 @@ inline bool loop_until(const std::function<bool()> &done, int limit_ms = 20000)
         co_get_epoll_ct(),
         [](void *p) -> int {
             State *s = static_cast<State *>(p);
+            ++rounds_seen;
             s->held = s->done();
             return s->held || now_ms() > s->deadline ? -1 : 0;
         },

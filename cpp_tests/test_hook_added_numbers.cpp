@@ -55,13 +55,6 @@ void make_registered(const Ends &ends)
     ASSERT_EQ(1, read_one(ends.known, &byte));
 }
 
-void expect_idle()
-{
-    const long long cpu = cpu_ns(), start = now_ns();
-    nap(150);
-    EXPECT_LT(cpu_ns() - cpu, (now_ns() - start) / 4) << "the loop spins";
-}
-
 // Reads on what has the number now, known or handed over.
 void expect_served(int fd, int peer)
 {
@@ -152,10 +145,10 @@ TEST(KnownNumbers, that_change_hands_between_calls_leave_nothing_behind)
             EXPECT_EQ(0, co_hook_fd(number));
         }
         expect_served(number, next.b);
-        expect_idle();
+        expect_idle(150);
         ends.peer.reset();
         expect_served(number, next.b);
-        expect_idle();
+        expect_idle(150);
     });
 }
 
@@ -187,7 +180,7 @@ TEST(KnownNumbers, that_change_hands_during_a_call_let_it_end)
         }
         nap(400);
         EXPECT_TRUE(done) << "the time-out is over";
-        expect_idle();
+        expect_idle(150);
         if (way.replaces) {
             raw_close(ends.known);
         }
@@ -214,7 +207,7 @@ TEST(KnownNumbers, kept_open_by_a_child_leave_nothing_behind)
             Pair next = plain_pair(); // (while the number is taken)
             close(number);
             ends.put('z');
-            expect_idle();
+            expect_idle(150);
             syscall(SYS_dup3, next.a.get(), number, 0);
             Fd reused(number);
             EXPECT_EQ(0, co_hook_fd(number));
@@ -273,7 +266,7 @@ TEST(KnownNumbers, passed_to_a_peer_process_are_served_on_both_sides)
             expect_served(ends.known, ends.peer);
             close(ends.known);
             ends.put('p');
-            expect_idle();
+            expect_idle(150);
             raw_write(channel.a, "g", 1);
             int status = -1;
             waitpid(child, &status, 0);
@@ -322,7 +315,7 @@ TEST(KnownNumbers, used_from_two_threads_loops_serve_both)
             other.join();
             nap(10);
             EXPECT_TRUE(group.all_ended()) << "the close did not wake its own thread's reader";
-            expect_idle();
+            expect_idle(150);
         });
     }
 }
@@ -412,7 +405,7 @@ TEST(KnownNumbers, shared_by_a_dup_are_served_by_either)
                 expect_served(copy, ends.peer);
                 close(copy);
             }
-            expect_idle();
+            expect_idle(150);
         });
     }
 }
