@@ -69,6 +69,7 @@ parts=(
     'Gethostbyname.asks_for_several_coroutines_at_once|the same'
     'Gethostbyname.lets_*|the same'
     'ProcessFork.WhileOtherThreadsWorkGivesAChildInWhichAllWorks|the same'
+    'ProcessFork.GoesOnBesideHandlersThatInterruptAllocations|the same'
     '*EachLookup.goes_on_in_a_child_of_fork*|the same'
     '*EachLookup.leaves_nothing_behind_*|counts threads, of which qemu has one more'
     '*EachLookup.of_100_ms_*|measures the time'
