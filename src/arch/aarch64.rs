@@ -183,6 +183,19 @@ macro_rules! sign_return {
         "paciasp\n.cfi_negate_ra_state\n"
     };
 }
+/// The address to return to is a signed one from here on, as far as a walk is concerned.
+#[cfg(signed_returns)]
+macro_rules! signed_state {
+    () => {
+        ".cfi_negate_ra_state"
+    };
+}
+#[cfg(not(signed_returns))]
+macro_rules! signed_state {
+    () => {
+        ""
+    };
+}
 /// The other half, with the stack where it stood: an address that is not the signed one becomes one that faults.
 #[cfg(signed_returns)]
 macro_rules! check_return {
@@ -202,7 +215,7 @@ macro_rules! check_return {
         ""
     };
 }
-pub(crate) use {check_return, sign_return};
+pub(crate) use {check_return, sign_return, signed_state};
 
 /// An address to go on at, as a context keeps it that ends at `top`.
 #[cfg(signed_returns)]
@@ -224,22 +237,10 @@ fn signed(address: usize, _top: *mut u8) -> usize {
     address
 }
 
-/// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
-macro_rules! push_registers {
+/// Where a context at the stack pointer has each register.
+macro_rules! saved_rows {
     () => {
         concat!(
-            $crate::arch::sign_return!(),
-            "stp x19, x20, [sp, -160]!\n",
-            ".cfi_adjust_cfa_offset 160\n",
-            "stp x21, x22, [sp, 16]\n",
-            "stp x23, x24, [sp, 32]\n",
-            "stp x25, x26, [sp, 48]\n",
-            "stp x27, x28, [sp, 64]\n",
-            "stp d8, d9, [sp, 80]\n",
-            "stp d10, d11, [sp, 96]\n",
-            "stp d12, d13, [sp, 112]\n",
-            "stp d14, d15, [sp, 128]\n",
-            "stp x29, x30, [sp, 144]\n",
             ".cfi_rel_offset x19, 0\n",
             ".cfi_rel_offset x20, 8\n",
             ".cfi_rel_offset x21, 16\n",
@@ -260,6 +261,27 @@ macro_rules! push_registers {
             ".cfi_rel_offset d15, 136\n",
             ".cfi_rel_offset x29, 144\n",
             ".cfi_rel_offset x30, 152",
+        )
+    };
+}
+
+/// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
+macro_rules! push_registers {
+    () => {
+        concat!(
+            $crate::arch::sign_return!(),
+            "stp x19, x20, [sp, -160]!\n",
+            ".cfi_adjust_cfa_offset 160\n",
+            "stp x21, x22, [sp, 16]\n",
+            "stp x23, x24, [sp, 32]\n",
+            "stp x25, x26, [sp, 48]\n",
+            "stp x27, x28, [sp, 64]\n",
+            "stp d8, d9, [sp, 80]\n",
+            "stp d10, d11, [sp, 96]\n",
+            "stp d12, d13, [sp, 112]\n",
+            "stp d14, d15, [sp, 128]\n",
+            "stp x29, x30, [sp, 144]\n",
+            $crate::arch::saved_rows!(),
         )
     };
 }
@@ -324,6 +346,20 @@ macro_rules! load_env {
             "mrs x10, tpidr_el0\n",
             "ldr x9, [x10, x9]",
         )
+    };
+}
+
+/// The description of a suspended context at the stack pointer, after one of another place held.
+macro_rules! picture {
+    () => {
+        concat!(".cfi_def_cfa sp, 160\n", $crate::arch::saved_rows!())
+    };
+}
+
+/// On top of an empty stack: a walk ends here, and reads nothing above, where a guard may be.
+macro_rules! nothing_above {
+    () => {
+        ".cfi_undefined x30\n.cfi_def_cfa sp, 16"
     };
 }
 
@@ -397,6 +433,7 @@ macro_rules! resume_body {
             "mov x11, sp",
             "str x11, [x1, {sp}]",
             "mov sp, x10",
+            $crate::arch::nothing_above!(),
             // Says that it has run, too.
             "str x10, [x0, {sp}]",
             "mov x19, x0",
@@ -479,7 +516,9 @@ macro_rules! yield_body {
     };
 }
 
-pub(crate) use {load_env, load_registers, pop_and_go, push_registers, resume_body, yield_body};
+pub(crate) use {
+    load_env, load_registers, nothing_above, pop_and_go, push_registers, resume_body, saved_rows, yield_body,
+};
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
 ///
@@ -579,9 +618,11 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         "mov x10, sp",
         "str x10, [x0]",
         "mov sp, x1",
+        nothing_above!(),
         "mov x0, x3",
         "blr x2",
         "mov sp, x0",
+        picture!(),
         pop_and_go!(),
         ".cfi_endproc",
     )
@@ -594,8 +635,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
 pub(crate) unsafe extern "C-unwind" fn first_frame() {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_undefined x30",
-        ".cfi_def_cfa sp, 16",
+        nothing_above!(),
         "hint 34", // bti c
         "ldr x8, [x19, {pfn}]",
         "cbz x8, 2f",
@@ -626,12 +666,15 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "str x10, [x9, {ends}]",
         "ldr x0, [x1, {sp}]",
         "mov sp, x0",
+        picture!(),
+        signed_state!(),
         // (As in a yield.)
         "add x10, x19, {resumer}",
         "stlr xzr, [x10]",
         "b 4f",
         // Any other end.
         "3:",
+        nothing_above!(),
         "mov x0, x19",
         "bl {finish}",
         // x0: the context to go on with. x1: top of the service stack if that context can only
@@ -642,9 +685,8 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "bl {finish_on_service}",
         "4:",
         "mov sp, x0",
-        load_registers!(),
-        check_return!(),
-        "ret",
+        picture!(),
+        pop_and_go!(),
         ".cfi_endproc",
         pfn = const at::PFN,
         arg = const at::ARG,
@@ -669,8 +711,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
 unsafe extern "C-unwind" fn first_frame_watched() {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_undefined x30",
-        ".cfi_def_cfa sp, 16",
+        nothing_above!(),
         "hint 34", // bti c
         "bl {arrived}",
         "b {first_frame}",

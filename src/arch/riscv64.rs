@@ -171,6 +171,39 @@ macro_rules! keep {
 }
 pub(crate) use {keep, other_name, slot_offset_body};
 
+/// Where a context at the stack pointer has each register.
+macro_rules! saved_rows {
+    () => {
+        concat!(
+            ".cfi_rel_offset s1, 0\n",
+            ".cfi_rel_offset s2, 8\n",
+            ".cfi_rel_offset s3, 16\n",
+            ".cfi_rel_offset s4, 24\n",
+            ".cfi_rel_offset s5, 32\n",
+            ".cfi_rel_offset s6, 40\n",
+            ".cfi_rel_offset s7, 48\n",
+            ".cfi_rel_offset s8, 56\n",
+            ".cfi_rel_offset s9, 64\n",
+            ".cfi_rel_offset s10, 72\n",
+            ".cfi_rel_offset s11, 80\n",
+            ".cfi_rel_offset fs0, 88\n",
+            ".cfi_rel_offset fs1, 96\n",
+            ".cfi_rel_offset fs2, 104\n",
+            ".cfi_rel_offset fs3, 112\n",
+            ".cfi_rel_offset fs4, 120\n",
+            ".cfi_rel_offset fs5, 128\n",
+            ".cfi_rel_offset fs6, 136\n",
+            ".cfi_rel_offset fs7, 144\n",
+            ".cfi_rel_offset fs8, 152\n",
+            ".cfi_rel_offset fs9, 160\n",
+            ".cfi_rel_offset fs10, 168\n",
+            ".cfi_rel_offset fs11, 176\n",
+            ".cfi_rel_offset s0, 192\n",
+            ".cfi_rel_offset ra, 200",
+        )
+    };
+}
+
 /// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
 macro_rules! push_registers {
     () => {
@@ -202,31 +235,7 @@ macro_rules! push_registers {
             "fsd fs11, 176(sp)\n",
             "sd s0, 192(sp)\n",
             "sd ra, 200(sp)\n",
-            ".cfi_rel_offset s1, 0\n",
-            ".cfi_rel_offset s2, 8\n",
-            ".cfi_rel_offset s3, 16\n",
-            ".cfi_rel_offset s4, 24\n",
-            ".cfi_rel_offset s5, 32\n",
-            ".cfi_rel_offset s6, 40\n",
-            ".cfi_rel_offset s7, 48\n",
-            ".cfi_rel_offset s8, 56\n",
-            ".cfi_rel_offset s9, 64\n",
-            ".cfi_rel_offset s10, 72\n",
-            ".cfi_rel_offset s11, 80\n",
-            ".cfi_rel_offset fs0, 88\n",
-            ".cfi_rel_offset fs1, 96\n",
-            ".cfi_rel_offset fs2, 104\n",
-            ".cfi_rel_offset fs3, 112\n",
-            ".cfi_rel_offset fs4, 120\n",
-            ".cfi_rel_offset fs5, 128\n",
-            ".cfi_rel_offset fs6, 136\n",
-            ".cfi_rel_offset fs7, 144\n",
-            ".cfi_rel_offset fs8, 152\n",
-            ".cfi_rel_offset fs9, 160\n",
-            ".cfi_rel_offset fs10, 168\n",
-            ".cfi_rel_offset fs11, 176\n",
-            ".cfi_rel_offset s0, 192\n",
-            ".cfi_rel_offset ra, 200",
+            $crate::arch::saved_rows!(),
         )
     };
 }
@@ -309,6 +318,20 @@ macro_rules! load_env {
     };
 }
 
+/// The description of a suspended context at the stack pointer, after one of another place held.
+macro_rules! picture {
+    () => {
+        concat!(".cfi_def_cfa sp, 208\n", $crate::arch::saved_rows!())
+    };
+}
+
+/// On top of an empty stack: a walk ends here, and reads nothing above, where a guard may be.
+macro_rules! nothing_above {
+    () => {
+        ".cfi_undefined ra\n.cfi_def_cfa sp, 16"
+    };
+}
+
 /// co_resume, whole: the checks, who runs, and the switch. A macro, so that each of its exported names is
 /// the function itself: a switch is then one call and one jump.
 ///
@@ -375,6 +398,7 @@ macro_rules! resume_body {
             $crate::arch::push_registers!(),
             "sd sp, {sp}(a1)",
             "mv sp, t1",
+            $crate::arch::nothing_above!(),
             // Says that it has run, too.
             "sd sp, {sp}(a0)",
             "mv s1, a0",
@@ -454,7 +478,9 @@ macro_rules! yield_body {
     };
 }
 
-pub(crate) use {load_env, load_registers, pop_and_go, push_registers, resume_body, yield_body};
+pub(crate) use {
+    load_env, load_registers, nothing_above, pop_and_go, push_registers, resume_body, saved_rows, yield_body,
+};
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
 ///
@@ -550,9 +576,11 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         push_registers!(),
         "sd sp, 0(a0)",
         "mv sp, a1",
+        nothing_above!(),
         "mv a0, a3",
         "jalr a2",
         "mv sp, a0",
+        picture!(),
         pop_and_go!(),
         ".cfi_endproc",
     )
@@ -565,8 +593,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
 pub(crate) unsafe extern "C-unwind" fn first_frame() {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_undefined ra",
-        ".cfi_def_cfa sp, 16",
+        nothing_above!(),
         "ld t1, {pfn}(s1)",
         "beqz t1, 2f",
         "ld a0, {arg}(s1)",
@@ -595,12 +622,14 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "addi t1, t1, 1",
         "sd t1, {ends}(t0)",
         "ld sp, {sp}(a1)",
+        picture!(),
         // (As in a yield.)
         "fence rw, w",
         "sd zero, {resumer}(s1)",
         "j 5f",
         // Any other end.
         "3:",
+        nothing_above!(),
         "mv a0, s1",
         "call {finish}",
         // a0: the context to go on with. a1: top of the service stack if that context can only
@@ -611,9 +640,9 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "call {finish_on_service}",
         "4:",
         "mv sp, a0",
+        picture!(),
         "5:",
-        load_registers!(),
-        "jr t2",
+        pop_and_go!(),
         ".cfi_endproc",
         pfn = const at::PFN,
         arg = const at::ARG,
@@ -638,8 +667,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
 unsafe extern "C-unwind" fn first_frame_watched() {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_undefined ra",
-        ".cfi_def_cfa sp, 16",
+        nothing_above!(),
         "call {arrived}",
         "tail {first_frame}",
         ".cfi_endproc",

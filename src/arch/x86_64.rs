@@ -219,6 +219,29 @@ macro_rules! pop_and_go {
     };
 }
 
+/// The description of a suspended context at the stack pointer, after one of another place held.
+macro_rules! picture {
+    () => {
+        concat!(
+            ".cfi_def_cfa rsp, 56\n",
+            ".cfi_rel_offset r15, 0\n",
+            ".cfi_rel_offset r14, 8\n",
+            ".cfi_rel_offset r13, 16\n",
+            ".cfi_rel_offset r12, 24\n",
+            ".cfi_rel_offset rbx, 32\n",
+            ".cfi_rel_offset rbp, 40\n",
+            ".cfi_rel_offset rip, 48",
+        )
+    };
+}
+
+/// On top of an empty stack: a walk ends here, and reads nothing above, where a guard may be.
+macro_rules! nothing_above {
+    () => {
+        ".cfi_undefined rip\n.cfi_def_cfa rsp, 16"
+    };
+}
+
 /// co_resume, whole: the checks, who runs, and the switch. A macro, so that each of its exported names is
 /// the function itself: a switch is then one call and one jump.
 ///
@@ -262,6 +285,8 @@ macro_rules! resume_body {
             // New: on its stack there is nothing to restore.
             "2:",
             ".cfi_restore_state",
+            // (What the assembler itself reckons from is not restored.)
+            ".cfi_def_cfa_offset 8",
             "cmp byte ptr [rdi + {wait_state}], 0",
             "jne {slow}",
             "mov qword ptr [rdi + {resumer}], rcx",
@@ -279,6 +304,7 @@ macro_rules! resume_body {
             $crate::arch::push_registers!(),
             "mov qword ptr [rcx + {sp}], rsp",
             "mov rsp, rdx",
+            $crate::arch::nothing_above!(),
             // Says that it has run, too.
             "mov qword ptr [rdi + {sp}], rsp",
             "mov rbx, rdi",
@@ -351,7 +377,7 @@ macro_rules! yield_body {
     };
 }
 
-pub(crate) use {pop_and_go, push_registers, resume_body, yield_body};
+pub(crate) use {nothing_above, pop_and_go, push_registers, resume_body, yield_body};
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
 ///
@@ -433,9 +459,11 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         push_registers!(),
         "mov qword ptr [rdi], rsp",
         "mov rsp, rsi",
+        nothing_above!(),
         "mov rdi, rcx",
         "call rdx",
         "mov rsp, rax",
+        picture!(),
         pop_and_go!(),
         ".cfi_endproc",
     )
@@ -448,8 +476,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
 pub(crate) unsafe extern "C-unwind" fn first_frame() {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_undefined rip",
-        ".cfi_def_cfa rsp, 16",
+        nothing_above!(),
         "mov rax, qword ptr [rbx + {pfn}]",
         "test rax, rax",
         "jz 2f",
@@ -476,11 +503,13 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "990: inc qword ptr [rax + {ends}]",
         crate::arch::probe_note!("end", "8@%rbx 8@%rcx"),
         "mov rsp, qword ptr [rcx + {sp}]",
+        picture!(),
         // (As in a yield.)
         "mov qword ptr [rbx + {resumer}], 0",
         "jmp 4f",
         // Any other end.
         "3:",
+        nothing_above!(),
         "mov rdi, rbx",
         "call {finish}",
         // rax: the context to go on with. rdx: top of the service stack if that context can only
@@ -492,15 +521,9 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "call {finish_on_service}",
         "5:",
         "mov rsp, rax",
+        picture!(),
         "4:",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "pop rcx",
-        "jmp rcx",
+        pop_and_go!(),
         ".cfi_endproc",
         pfn = const at::PFN,
         arg = const at::ARG,
@@ -525,8 +548,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
 unsafe extern "C-unwind" fn first_frame_watched() {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_undefined rip",
-        ".cfi_def_cfa rsp, 16",
+        nothing_above!(),
         "call {arrived}",
         "jmp {first_frame}",
         ".cfi_endproc",
