@@ -134,6 +134,7 @@ check_riscv64() {
     need gcc-riscv64-linux-gnu riscv64-linux-gnu-gcc
     need g++-riscv64-linux-gnu riscv64-linux-gnu-g++
     need qemu-user qemu-riscv64
+    need gdb-multiarch gdb-multiarch
     [[ -e /usr/src/googletest/CMakeLists.txt ]] || missing+=(googletest)
     [[ -e /usr/riscv64-linux-gnu/lib/libc.so.6 ]] || missing+=(libc6-dev-riscv64-cross)
 }

@@ -18,8 +18,8 @@ emulated -R "^examples.*${1:-}" || failures+=(examples)
 if [[ -z ${1:-} ]]; then
     unset GTEST_FILTER
     export BUILD_DIR=${BUILD_DIR:-build} COLIB_LIBDIR=$out/lib
-    for part in scripts/test-aarch64-{install,protection,pages}.sh tests/gdb_aarch64.sh; do
-        "$part" || failures+=("$part")
+    for part in scripts/test-aarch64-{install,protection,pages}.sh tests/gdb_aarch64.sh 'tests/gdb_stepped.sh aarch64'; do
+        $part || failures+=("$part")
     done
 fi
 if ((${#failures[@]})); then

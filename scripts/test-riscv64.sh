@@ -13,3 +13,4 @@ build_tests riscv64 -DCOLIB_BUILD_EXAMPLES=OFF
 
 leave_out riscv64
 ctest --test-dir "$out" -j"$jobs" --output-on-failure -E "$exclude" ${1:+-R "$1"}
+[[ -n ${1:-} ]] || COLIB_LIBDIR=$out/lib tests/gdb_stepped.sh riscv64

@@ -215,7 +215,7 @@ macro_rules! check_return {
         ""
     };
 }
-pub(crate) use {check_return, sign_return, signed_state};
+pub(crate) use {check_return, sign_return};
 
 /// An address to go on at, as a context keeps it that ends at `top`.
 #[cfg(signed_returns)]
@@ -628,6 +628,10 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
     )
 }
 
+/// Where a context goes on in [`first_frame`] and its like: behind the landing pad, since a walk looks up the address before a return
+/// address, and finds this function's description only there.
+const START: usize = 4;
+
 /// Where every routine starts and ends. `x19` holds the coroutine, `sp` is 16-byte aligned, `x29`
 /// is zero, and the caller's address is described as undefined: backtraces end here, and an
 /// exception that gets this far finds no handler (std::terminate).
@@ -671,7 +675,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         // (As in a yield.)
         "add x10, x19, {resumer}",
         "stlr xzr, [x10]",
-        "b 4f",
+        "b 5f",
         // Any other end.
         "3:",
         nothing_above!(),
@@ -686,6 +690,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "4:",
         "mov sp, x0",
         picture!(),
+        "5:",
         pop_and_go!(),
         ".cfi_endproc",
         pfn = const at::PFN,
@@ -733,7 +738,7 @@ pub(crate) unsafe fn first_frame_at(top: *mut u8, co: *const Coroutine) -> *mut 
     let mut frame = [0; SAVED_WORDS];
     // x19, and where to go on. x29 is 0: a walker by frame pointers ends here.
     frame[0] = co.addr();
-    frame[SAVED_WORDS - 1] = signed(start as *const () as usize, top);
+    frame[SAVED_WORDS - 1] = signed(start as *const () as usize + START, top);
     // SAFETY: the words end at `top`, inside the stack the caller vouches for.
     unsafe { sp.write(frame) };
     sp.cast()

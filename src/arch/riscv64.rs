@@ -586,6 +586,10 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
     )
 }
 
+/// Where a context goes on in [`first_frame`] and its like: behind a nop, since a walk looks up the address before a return
+/// address, and finds this function's description only there.
+const START: usize = 2;
+
 /// Where every routine starts and ends. `s1` holds the coroutine, `sp` is 16-byte aligned, `s0`
 /// is zero, and the caller's address is described as undefined: backtraces end here, and an
 /// exception that gets this far finds no handler (std::terminate).
@@ -594,6 +598,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
     naked_asm!(
         ".cfi_startproc",
         nothing_above!(),
+        "c.nop",
         "ld t1, {pfn}(s1)",
         "beqz t1, 2f",
         "ld a0, {arg}(s1)",
@@ -668,6 +673,7 @@ unsafe extern "C-unwind" fn first_frame_watched() {
     naked_asm!(
         ".cfi_startproc",
         nothing_above!(),
+        "c.nop",
         "call {arrived}",
         "tail {first_frame}",
         ".cfi_endproc",
@@ -688,7 +694,7 @@ pub(crate) unsafe fn first_frame_at(top: *mut u8, co: *const Coroutine) -> *mut 
     let mut frame = [0; SAVED_WORDS];
     // s1, and where to go on. s0 is 0: a walker by frame pointers ends here.
     frame[0] = co.addr();
-    frame[SAVED_WORDS - 1] = start as *const () as usize;
+    frame[SAVED_WORDS - 1] = start as *const () as usize + START;
     // SAFETY: the words end at `top`, inside the stack the caller vouches for.
     unsafe { sp.write(frame) };
     sp.cast()

@@ -309,10 +309,11 @@ macro_rules! resume_body {
             "mov qword ptr [rdi + {sp}], rsp",
             "mov rbx, rdi",
             "xor ebp, ebp",
-            "jmp {first_frame}",
+            "jmp {first_frame} + {start}",
             ".cfi_endproc",
             slow = sym $crate::routine::run::resume_slowly,
             first_frame = sym $crate::arch::first_frame,
+            start = const $crate::arch::START,
             env = const $crate::routine::coroutine::at::ENV,
             resumer = const $crate::routine::coroutine::at::RESUMER,
             sp = const $crate::routine::coroutine::at::SP,
@@ -469,6 +470,10 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
     )
 }
 
+/// Where a context goes on in [`first_frame`] and its like: behind a nop, since a walk looks up the address before a return
+/// address, and finds this function's description only there.
+pub(crate) const START: usize = 1;
+
 /// Where every routine starts and ends. `rbx` holds the coroutine, `rsp` is 16-byte aligned, `rbp`
 /// is zero, and the caller's address is described as undefined: backtraces end here, and an
 /// exception that gets this far finds no handler (std::terminate).
@@ -477,6 +482,7 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
     naked_asm!(
         ".cfi_startproc",
         nothing_above!(),
+        "nop",
         "mov rax, qword ptr [rbx + {pfn}]",
         "test rax, rax",
         "jz 2f",
@@ -549,11 +555,13 @@ unsafe extern "C-unwind" fn first_frame_watched() {
     naked_asm!(
         ".cfi_startproc",
         nothing_above!(),
+        "nop",
         "call {arrived}",
-        "jmp {first_frame}",
+        "jmp {first_frame} + {start}",
         ".cfi_endproc",
         arrived = sym watched::arrived_at_start,
         first_frame = sym first_frame,
+        start = const START,
     )
 }
 
@@ -567,7 +575,7 @@ pub(crate) unsafe fn first_frame_at(top: *mut u8, co: *const Coroutine) -> *mut 
     let sp = top.wrapping_sub(SAVED_WORDS * 8).cast::<[usize; SAVED_WORDS]>();
     let start = if tools::watched() { first_frame_watched } else { first_frame };
     // rbp is 0: a walker by frame pointers ends here.
-    let frame = [0, 0, 0, 0, co.addr(), 0, start as *const () as usize];
+    let frame = [0, 0, 0, 0, co.addr(), 0, start as *const () as usize + START];
     // SAFETY: the words end at `top`, inside the stack the caller vouches for.
     unsafe { sp.write(frame) };
     sp.cast()

@@ -1,0 +1,39 @@
+# Walks up after each instruction from resume_all to stepping_ends: each walk must end where a stack does, and those on the
+# thread's own stack must reach resume_all.
+import gdb
+
+ENDS = ("main", "first_frame", "switch_on_service", "co_resume")
+
+def walk():
+    frame, names = gdb.newest_frame(), []
+    while frame is not None:
+        names.append(frame.name() or "?")
+        if len(names) > 60:
+            return names, "without an end"
+        reason = frame.unwind_stop_reason()
+        if reason > gdb.FRAME_UNWIND_OUTERMOST:
+            return names, gdb.frame_stop_reason_string(reason)
+        frame = frame.older()
+    if not any(end in names[-1] for end in ENDS):
+        return names, "ends in " + names[-1]
+    return names, None
+
+gdb.execute("break resume_all")
+gdb.execute("continue")
+thread = int(gdb.parse_and_eval("$sp"))
+steps = on_thread = wrong = 0
+names = []
+while "stepping_ends" not in names[:1] and steps < 20000:
+    gdb.execute("stepi", to_string=True)
+    steps += 1
+    sp = int(gdb.parse_and_eval("$sp"))
+    names, fault = walk()
+    # (Coroutines' stacks are mappings of their own, far away.)
+    if abs(sp - thread) < 64 * 1024:
+        on_thread += 1
+        if fault is None and "resume_all" not in names and "stepping_ends" not in names:
+            fault = "does not reach resume_all"
+    if fault is not None:
+        wrong += 1
+        print("wrong: at %#x: %s: %s" % (int(gdb.parse_and_eval("$pc")), " < ".join(names), fault))
+print("stepped: %d steps, %d on the thread's stack, %d wrong" % (steps, on_thread, wrong))
