@@ -23,7 +23,8 @@
 #   make coverage    which lines of src/ the tests reach: a table, and build/coverage/never-reached.txt
 #
 # CC, CXX, CFLAGS, CXXFLAGS, LDFLAGS, CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET, PREFIX, LIBDIR,
-# INCLUDEDIR, DATADIR and DESTDIR are honoured.
+# INCLUDEDIR, DATADIR and DESTDIR are honoured. (Another processor also wants RUSTC and CARGO_TARGET_..._LINKER; CMake sets
+# the latter: docs/PORTING.md.)
 
 ifeq ($(origin CC),default)
 CC := gcc

@@ -2,7 +2,8 @@
 #
 #   cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake
 #
-# The Rust toolchain must have the standard library for aarch64-unknown-linux-gnu.
+# The Rust toolchain must have the standard library for aarch64-unknown-linux-gnu: by rustup target add, or Debian's (libstd-rust-web-dev:arm64)
+# with -DCOLIB_CARGO=/usr/bin/cargo -DCOLIB_RUSTC=/usr/bin/rustc: both, since that cargo calls the rustc of PATH.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)

@@ -4,7 +4,7 @@
 #       cmake -S . -B build/riscv64 -DCMAKE_TOOLCHAIN_FILE=cmake/riscv64-linux-gnu.cmake
 #
 # The two variables are for cargo, and for `cmake --build` too: it builds the standard library from its sources (rust-src,
-# or Debian's rust-web-src). A toolchain that has the one for riscv64gc-unknown-linux-gnu needs neither.
+# or Debian's rust-web-src with -DCOLIB_CARGO=/usr/bin/cargo -DCOLIB_RUSTC=/usr/bin/rustc). A toolchain that has the one for riscv64gc-unknown-linux-gnu needs neither.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR riscv64)
 set(CMAKE_C_COMPILER riscv64-linux-gnu-gcc)

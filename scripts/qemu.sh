@@ -1,6 +1,7 @@
 # What the scripts share that run the tests for other processors under qemu 7.2, in user mode. Sourced by them:
 #
 #   build_tests PROCESSOR [CMAKE_OPTION...]    into $BUILD_DIR/PROCESSOR, by the distribution's toolchains; sets `out` and `jobs`
+#   must_name_tests PATTERN
 #   leave_out PROCESSOR    says what emulation cannot carry; sets `exclude` for ctest, and GoogleTest's filter
 
 cmake=${CMAKE:-cmake}
@@ -81,6 +82,14 @@ parts=(
     'ResetConnections.raise_sigpipe_*|the same'
     'APeerThatStopsReading.ends_a_write_*|the same'
 )
+# A PATTERN that names no test is a mistake.
+must_name_tests() {
+    if ctest --test-dir "$out" -N -R "$1" | grep -q '^Total Tests: 0$'; then
+        echo "no test's name has '$1' in it" >&2
+        exit 1
+    fi
+}
+
 leave_out() {
     local processor=$1 line filter=-
     exclude=

@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 source scripts/qemu.sh
 build_tests aarch64 -DCOLIB_BUILD_EXAMPLES=ON
 
+[[ -z ${1:-} ]] || must_name_tests "$1"
 leave_out aarch64
 failures=()
 # (Some measure times, and qemu itself ends now and then where threads and fork meet: once is not enough. ctest prints both runs.)

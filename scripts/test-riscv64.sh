@@ -11,6 +11,7 @@ source scripts/qemu.sh
 export RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=std,panic_unwind
 build_tests riscv64 -DCOLIB_BUILD_EXAMPLES=OFF
 
+[[ -z ${1:-} ]] || must_name_tests "$1"
 leave_out riscv64
 ctest --test-dir "$out" -j"$jobs" --output-on-failure -E "$exclude" ${1:+-R "$1"}
 [[ -n ${1:-} ]] || COLIB_LIBDIR=$out/lib tests/gdb_stepped.sh riscv64
