@@ -5,7 +5,9 @@
 #include <csignal>
 #include <cstdint>
 
+#include <sys/socket.h>
 #include <sys/ucontext.h>
+#include <unistd.h>
 #include <unwind.h>
 
 #ifdef __x86_64__
@@ -131,6 +133,16 @@ void *waits(void *arg)
     return nullptr;
 }
 
+// Reads as long as a byte comes. (More room than there are bytes: such a read waits without a frame of its own.)
+void *reads(void *end)
+{
+    co_enable_hook_sys();
+    char bytes[8];
+    while (read(*static_cast<int *>(end), bytes, sizeof bytes) == 1) {
+    }
+    return nullptr;
+}
+
 // A wait of 1 ms and the loop that ends it.
 void wait_once(stCoRoutine_t *co, bool &over)
 {
@@ -200,6 +212,31 @@ TEST(SteppedBacktrace, OfAWaitAndTheLoop)
                       wait_once(first, over[0]);
                       step_through([](void *) { wait_once(second, over[1]); }, nullptr);
                       return over[1] ? verdict() : 2;
+                  }),
+                  0)
+            << on_copy;
+    }
+}
+
+TEST(SteppedBacktrace, OfAHookedReadThatWaits)
+{
+    for (const bool on_copy : {false, true}) {
+        EXPECT_EQ(in_child([on_copy] {
+                      make_neighbours();
+                      const stCoRoutineAttr_t at = on_copy ? attr(0, co_alloc_sharestack(1, 128 * 1024)) : attr(16 * 1024);
+                      static stCoRoutine_t *reader;
+                      static int ends[2];
+                      if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0 || co_hook_fd(ends[0]) != 0) {
+                          return 2;
+                      }
+                      co_create(&reader, &at, reads, &ends[0]);
+                      co_resume(reader);
+                      // Goes on in its read, gets a byte, and waits again.
+                      if (send(ends[1], "x", 1, 0) != 1) {
+                          return 2;
+                      }
+                      step_through([](void *) { co_resume(reader); }, nullptr);
+                      return verdict();
                   }),
                   0)
             << on_copy;

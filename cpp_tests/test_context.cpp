@@ -1,9 +1,11 @@
 // Switching by hand: co_swap, the coctx functions on contexts of the program's own, co_epoll_*.
 #include "support.h"
 
+#include <exception>
 #include <memory>
 
 #include <sys/epoll.h>
+#include <sys/mman.h>
 
 using namespace support;
 
@@ -207,6 +209,28 @@ TEST(Coctx, OwnContextsWorkInsideACoroutine)
         co.resume();
     }
     EXPECT_EQ(count, 3);
+}
+
+MENDED(Coctx, AnExceptionThatNobodyCatchesInAnOwnContextTerminates)
+{
+    EXPECT_EQ(in_child([] {
+                  // A guard above the stack: a search that goes on there faults.
+                  const size_t size = 64 * 1024, page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+                  char *stack = static_cast<char *>(mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+                  if (stack == MAP_FAILED || mprotect(stack + size, page, PROT_NONE) != 0) {
+                      return 2;
+                  }
+                  std::set_terminate([] { _exit(3); });
+                  static coctx_t caller, callee;
+                  coctx_init(&caller);
+                  coctx_init(&callee);
+                  callee.ss_sp = stack;
+                  callee.ss_size = size;
+                  coctx_make(&callee, [](void *, void *) -> void * { throw 1; }, nullptr, nullptr);
+                  coctx_swap(&caller, &callee);
+                  return 1;
+              }),
+              3);
 }
 
 #if defined(__x86_64__)

@@ -183,6 +183,19 @@ macro_rules! sign_return {
         "paciasp\n.cfi_negate_ra_state\n"
     };
 }
+/// [`sign_return`] where the address that a walk finds is signed already.
+#[cfg(signed_returns)]
+macro_rules! resign {
+    () => {
+        "paciasp"
+    };
+}
+#[cfg(not(signed_returns))]
+macro_rules! resign {
+    () => {
+        ""
+    };
+}
 /// The address to return to is a signed one from here on, as far as a walk is concerned.
 #[cfg(signed_returns)]
 macro_rules! signed_state {
@@ -260,16 +273,15 @@ macro_rules! saved_rows {
             ".cfi_rel_offset d14, 128\n",
             ".cfi_rel_offset d15, 136\n",
             ".cfi_rel_offset x29, 144\n",
-            ".cfi_rel_offset x30, 152",
+            ".cfi_rel_offset x30, 152\n",
         )
     };
 }
 
 /// Saves what the ABI asks a callee to preserve: the picture above, from its caller's address down.
-macro_rules! push_registers {
+macro_rules! store_registers {
     () => {
         concat!(
-            $crate::arch::sign_return!(),
             "stp x19, x20, [sp, -160]!\n",
             ".cfi_adjust_cfa_offset 160\n",
             "stp x21, x22, [sp, 16]\n",
@@ -286,12 +298,28 @@ macro_rules! push_registers {
     };
 }
 
-/// Goes on with the suspended context at `sp`. The description that held for the stack we came from holds
-/// for this one: it has the same picture.
+/// [`store_registers`], with the address to return to signed.
+macro_rules! push_registers {
+    () => {
+        concat!($crate::arch::sign_return!(), $crate::arch::store_registers!())
+    };
+}
+
+/// Goes on with the suspended context at the stack pointer, whatever was described before.
 macro_rules! pop_and_go {
     () => {
         concat!(
-            $crate::arch::load_registers!(),
+            $crate::arch::picture!(),
+            "ldp x21, x22, [sp, 16]\n",
+            "ldp x23, x24, [sp, 32]\n",
+            "ldp x25, x26, [sp, 48]\n",
+            "ldp x27, x28, [sp, 64]\n",
+            "ldp d8, d9, [sp, 80]\n",
+            "ldp d10, d11, [sp, 96]\n",
+            "ldp d12, d13, [sp, 112]\n",
+            "ldp d14, d15, [sp, 128]\n",
+            "ldp x29, x30, [sp, 144]\n",
+            "ldp x19, x20, [sp], 160\n",
             ".cfi_adjust_cfa_offset -160\n",
             ".cfi_restore x19\n",
             ".cfi_restore x20\n",
@@ -319,24 +347,6 @@ macro_rules! pop_and_go {
     };
 }
 
-/// Takes the registers of the suspended context at `sp` off its stack. What follows is `check_return`.
-macro_rules! load_registers {
-    () => {
-        concat!(
-            "ldp x21, x22, [sp, 16]\n",
-            "ldp x23, x24, [sp, 32]\n",
-            "ldp x25, x26, [sp, 48]\n",
-            "ldp x27, x28, [sp, 64]\n",
-            "ldp d8, d9, [sp, 80]\n",
-            "ldp d10, d11, [sp, 96]\n",
-            "ldp d12, d13, [sp, 112]\n",
-            "ldp d14, d15, [sp, 128]\n",
-            "ldp x29, x30, [sp, 144]\n",
-            "ldp x19, x20, [sp], 160\n",
-        )
-    };
-}
-
 /// The thread's environment into x9, or null.
 macro_rules! load_env {
     () => {
@@ -349,7 +359,7 @@ macro_rules! load_env {
     };
 }
 
-/// The description of a suspended context at the stack pointer, after one of another place held.
+/// Describes the stack pointer as a suspended context's.
 macro_rules! picture {
     () => {
         concat!(".cfi_def_cfa sp, 160\n", $crate::arch::saved_rows!())
@@ -517,7 +527,8 @@ macro_rules! yield_body {
 }
 
 pub(crate) use {
-    load_env, load_registers, nothing_above, pop_and_go, push_registers, resume_body, saved_rows, yield_body,
+    load_env, nothing_above, picture, pop_and_go, push_registers, resume_body, saved_rows, store_registers,
+    yield_body,
 };
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
@@ -579,14 +590,19 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         ".cfi_adjust_cfa_offset 16",
         ".cfi_rel_offset x30, 8",
         "adr x30, 2f",
-        push_registers!(),
+        resign!(),
+        store_registers!(),
+        picture!(),
         "mov x10, sp",
         "str x10, [x0]",
         "mov sp, x1",
         pop_and_go!(),
-        "2:",
         ".cfi_def_cfa sp, 16",
         ".cfi_rel_offset x30, 8",
+        signed_state!(),
+        // (A walk looks up the address before.)
+        "nop",
+        "2:",
         "ldp x16, x30, [sp], 16",
         ".cfi_def_cfa sp, 0",
         ".cfi_restore x30",
@@ -622,7 +638,6 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         "mov x0, x3",
         "blr x2",
         "mov sp, x0",
-        picture!(),
         pop_and_go!(),
         ".cfi_endproc",
     )
@@ -689,7 +704,6 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "bl {finish_on_service}",
         "4:",
         "mov sp, x0",
-        picture!(),
         "5:",
         pop_and_go!(),
         ".cfi_endproc",
@@ -816,7 +830,7 @@ pub(crate) mod coctx {
     use core::arch::naked_asm;
     use core::ffi::c_void;
 
-    use super::{SAVED_WORDS, signed};
+    use super::{SAVED_WORDS, START, signed};
 
     const X0: usize = 7;
     const X1: usize = 8;
@@ -828,6 +842,20 @@ pub(crate) mod coctx {
 
     /// Words in `coctx_t::regs`.
     pub(crate) const REGS: usize = 14;
+
+    /// Where a made context starts: `x19` is its function, whose arguments are in place. Walks and exceptions end here.
+    #[unsafe(naked)]
+    unsafe extern "C-unwind" fn begin() {
+        naked_asm!(
+            ".cfi_startproc",
+            nothing_above!(),
+            "hint 34", // bti c
+            "blr x19",
+            // It must not return.
+            "brk 1",
+            ".cfi_endproc",
+        )
+    }
 
     /// Fills `regs` so that a swap to it calls `entry(s, s1)` on the stack that ends at `top`.
     ///
@@ -844,7 +872,8 @@ pub(crate) mod coctx {
         let top = top.map_addr(|a| a & !15);
         let sp = top.wrapping_sub(SAVED_WORDS * 8).cast::<[usize; SAVED_WORDS]>();
         let mut frame = [0; SAVED_WORDS];
-        frame[SAVED_WORDS - 1] = signed(entry.addr(), top);
+        frame[0] = entry.addr();
+        frame[SAVED_WORDS - 1] = signed(begin as *const () as usize + START, top);
         // SAFETY: ends where the caller's stack does.
         unsafe { sp.write(frame) };
         regs[SP] = sp.cast();
@@ -874,9 +903,7 @@ pub(crate) mod coctx {
             "mov sp, x10",
             "ldr x0, [x1, 56]",
             "ldr x1, [x1, 64]",
-            load_registers!(),
-            check_return!(),
-            "ret",
+            pop_and_go!(),
             ".cfi_endproc",
         )
     }

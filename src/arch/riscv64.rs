@@ -199,7 +199,7 @@ macro_rules! saved_rows {
             ".cfi_rel_offset fs10, 168\n",
             ".cfi_rel_offset fs11, 176\n",
             ".cfi_rel_offset s0, 192\n",
-            ".cfi_rel_offset ra, 200",
+            ".cfi_rel_offset ra, 200\n",
         )
     };
 }
@@ -240,12 +240,37 @@ macro_rules! push_registers {
     };
 }
 
-/// Goes on with the suspended context at `sp`. The description that held for the stack we came from holds
-/// for this one: it has the same picture.
+/// Goes on with the suspended context at the stack pointer, whatever was described before.
 macro_rules! pop_and_go {
     () => {
         concat!(
-            $crate::arch::load_registers!(),
+            $crate::arch::picture!(),
+            "ld s1, 0(sp)\n",
+            "ld s2, 8(sp)\n",
+            "ld s3, 16(sp)\n",
+            "ld s4, 24(sp)\n",
+            "ld s5, 32(sp)\n",
+            "ld s6, 40(sp)\n",
+            "ld s7, 48(sp)\n",
+            "ld s8, 56(sp)\n",
+            "ld s9, 64(sp)\n",
+            "ld s10, 72(sp)\n",
+            "ld s11, 80(sp)\n",
+            "fld fs0, 88(sp)\n",
+            "fld fs1, 96(sp)\n",
+            "fld fs2, 104(sp)\n",
+            "fld fs3, 112(sp)\n",
+            "fld fs4, 120(sp)\n",
+            "fld fs5, 128(sp)\n",
+            "fld fs6, 136(sp)\n",
+            "fld fs7, 144(sp)\n",
+            "fld fs8, 152(sp)\n",
+            "fld fs9, 160(sp)\n",
+            "fld fs10, 168(sp)\n",
+            "fld fs11, 176(sp)\n",
+            "ld s0, 192(sp)\n",
+            "ld t2, 200(sp)\n",
+            "addi sp, sp, 208\n",
             ".cfi_adjust_cfa_offset -208\n",
             ".cfi_restore s1\n",
             ".cfi_restore s2\n",
@@ -277,40 +302,6 @@ macro_rules! pop_and_go {
     };
 }
 
-/// Takes the registers of the suspended context at `sp` off its stack, and into t2 where it goes on.
-macro_rules! load_registers {
-    () => {
-        concat!(
-            "ld s1, 0(sp)\n",
-            "ld s2, 8(sp)\n",
-            "ld s3, 16(sp)\n",
-            "ld s4, 24(sp)\n",
-            "ld s5, 32(sp)\n",
-            "ld s6, 40(sp)\n",
-            "ld s7, 48(sp)\n",
-            "ld s8, 56(sp)\n",
-            "ld s9, 64(sp)\n",
-            "ld s10, 72(sp)\n",
-            "ld s11, 80(sp)\n",
-            "fld fs0, 88(sp)\n",
-            "fld fs1, 96(sp)\n",
-            "fld fs2, 104(sp)\n",
-            "fld fs3, 112(sp)\n",
-            "fld fs4, 120(sp)\n",
-            "fld fs5, 128(sp)\n",
-            "fld fs6, 136(sp)\n",
-            "fld fs7, 144(sp)\n",
-            "fld fs8, 152(sp)\n",
-            "fld fs9, 160(sp)\n",
-            "fld fs10, 168(sp)\n",
-            "fld fs11, 176(sp)\n",
-            "ld s0, 192(sp)\n",
-            "ld t2, 200(sp)\n",
-            "addi sp, sp, 208\n",
-        )
-    };
-}
-
 /// The thread's environment into t0, or null.
 macro_rules! load_env {
     () => {
@@ -318,7 +309,7 @@ macro_rules! load_env {
     };
 }
 
-/// The description of a suspended context at the stack pointer, after one of another place held.
+/// Describes the stack pointer as a suspended context's.
 macro_rules! picture {
     () => {
         concat!(".cfi_def_cfa sp, 208\n", $crate::arch::saved_rows!())
@@ -479,7 +470,7 @@ macro_rules! yield_body {
 }
 
 pub(crate) use {
-    load_env, load_registers, nothing_above, pop_and_go, push_registers, resume_body, saved_rows, yield_body,
+    load_env, nothing_above, picture, pop_and_go, push_registers, resume_body, saved_rows, yield_body,
 };
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
@@ -540,12 +531,15 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         ".cfi_rel_offset ra, 8",
         "lla ra, 2f",
         push_registers!(),
+        picture!(),
         "sd sp, 0(a0)",
         "mv sp, a1",
         pop_and_go!(),
-        "2:",
         ".cfi_def_cfa sp, 16",
         ".cfi_rel_offset ra, 8",
+        // (A walk looks up the address before.)
+        "nop",
+        "2:",
         "ld t1, 0(sp)",
         "ld ra, 8(sp)",
         "addi sp, sp, 16",
@@ -580,7 +574,6 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         "mv a0, a3",
         "jalr a2",
         "mv sp, a0",
-        picture!(),
         pop_and_go!(),
         ".cfi_endproc",
     )
@@ -645,7 +638,6 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "call {finish_on_service}",
         "4:",
         "mv sp, a0",
-        picture!(),
         "5:",
         pop_and_go!(),
         ".cfi_endproc",
@@ -777,7 +769,7 @@ pub(crate) mod coctx {
     use core::arch::naked_asm;
     use core::ffi::c_void;
 
-    use super::SAVED_WORDS;
+    use super::{SAVED_WORDS, START};
 
     const A0: usize = 7;
     const A1: usize = 8;
@@ -789,6 +781,20 @@ pub(crate) mod coctx {
 
     /// Words in `coctx_t::regs`.
     pub(crate) const REGS: usize = 14;
+
+    /// Where a made context starts: `s1` is its function, whose arguments are in place. Walks and exceptions end here.
+    #[unsafe(naked)]
+    unsafe extern "C-unwind" fn begin() {
+        naked_asm!(
+            ".cfi_startproc",
+            nothing_above!(),
+            "c.nop",
+            "jalr s1",
+            // It must not return.
+            "ebreak",
+            ".cfi_endproc",
+        )
+    }
 
     /// Fills `regs` so that a swap to it calls `entry(s, s1)` on the stack that ends at `top`.
     ///
@@ -804,7 +810,8 @@ pub(crate) mod coctx {
         *regs = [core::ptr::null_mut(); REGS];
         let top = top.map_addr(|a| a & !15).wrapping_sub(SAVED_WORDS * 8).cast::<[usize; SAVED_WORDS]>();
         let mut frame = [0; SAVED_WORDS];
-        frame[SAVED_WORDS - 1] = entry.addr();
+        frame[0] = entry.addr();
+        frame[SAVED_WORDS - 1] = begin as *const () as usize + START;
         // SAFETY: ends where the caller's stack does.
         unsafe { top.write(frame) };
         regs[SP] = top.cast();
@@ -831,8 +838,7 @@ pub(crate) mod coctx {
             "ld sp, 104(a1)",
             "ld a0, 56(a1)",
             "ld a1, 64(a1)",
-            load_registers!(),
-            "jr t2",
+            pop_and_go!(),
             ".cfi_endproc",
         )
     }

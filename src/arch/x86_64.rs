@@ -188,11 +188,11 @@ macro_rules! push_registers {
     };
 }
 
-/// Goes on with the suspended context at `rsp`. The description that held for the stack we came from holds
-/// for this one: it has the same picture.
+/// Goes on with the suspended context at the stack pointer, whatever was described before.
 macro_rules! pop_and_go {
     () => {
         concat!(
+            $crate::arch::picture!(),
             "pop r15\n",
             ".cfi_adjust_cfa_offset -8\n",
             ".cfi_restore r15\n",
@@ -219,7 +219,7 @@ macro_rules! pop_and_go {
     };
 }
 
-/// The description of a suspended context at the stack pointer, after one of another place held.
+/// Describes the stack pointer as a suspended context's.
 macro_rules! picture {
     () => {
         concat!(
@@ -230,7 +230,7 @@ macro_rules! picture {
             ".cfi_rel_offset r12, 24\n",
             ".cfi_rel_offset rbx, 32\n",
             ".cfi_rel_offset rbp, 40\n",
-            ".cfi_rel_offset rip, 48",
+            ".cfi_rel_offset rip, 48\n",
         )
     };
 }
@@ -378,7 +378,7 @@ macro_rules! yield_body {
     };
 }
 
-pub(crate) use {nothing_above, pop_and_go, push_registers, resume_body, yield_body};
+pub(crate) use {nothing_above, picture, pop_and_go, push_registers, resume_body, yield_body};
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
 ///
@@ -464,7 +464,6 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         "mov rdi, rcx",
         "call rdx",
         "mov rsp, rax",
-        picture!(),
         pop_and_go!(),
         ".cfi_endproc",
     )
@@ -527,7 +526,6 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "call {finish_on_service}",
         "5:",
         "mov rsp, rax",
-        picture!(),
         "4:",
         pop_and_go!(),
         ".cfi_endproc",

@@ -1,9 +1,13 @@
-// What gdb steps through: resumes, yields and ends on private stacks, and nested ones on one copy stack.
+// What gdb steps through: resumes, yields and ends on private stacks, nested ones on one copy stack, and hooked reads that wait.
 #include "co_routine.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
 
 extern "C" __attribute__((noinline)) void stepping_ends() { asm volatile(""); }
 
-static stCoRoutine_t *alone, *inner, *outer;
+static stCoRoutine_t *alone, *inner, *outer, *reader;
+static int ends[2];
 
 static void *yields_once(void *)
 {
@@ -19,12 +23,24 @@ static void *resumes_twice(void *)
     return nullptr;
 }
 
+static void *reads(void *)
+{
+    co_enable_hook_sys();
+    // (More room than there are bytes: such a read waits without a frame of its own.)
+    char bytes[8];
+    while (read(ends[0], bytes, sizeof bytes) == 1) {
+    }
+    return nullptr;
+}
+
 extern "C" __attribute__((noinline)) void resume_all()
 {
     co_resume(alone);
     co_resume(alone);
     co_resume(outer);
     co_resume(outer);
+    // Goes on in its read, gets the byte, and waits again.
+    co_resume(reader);
     stepping_ends();
 }
 
@@ -35,14 +51,28 @@ static void make(stCoRoutineAttr_t *on_copy)
     co_create(&outer, on_copy, resumes_twice, nullptr);
 }
 
+static bool send_byte() { return send(ends[1], "x", 1, 0) == 1; }
+
 int main()
 {
     stCoRoutineAttr_t on_copy;
     on_copy.share_stack = co_alloc_sharestack(1, 128 * 1024);
-    // What the first such resume makes is not to be stepped through.
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0 || co_hook_fd(ends[0]) != 0) {
+        return 1;
+    }
+    co_create(&reader, nullptr, reads, nullptr);
+    // What the first such resume and wait make is not to be stepped through.
+    co_resume(reader);
+    if (!send_byte()) {
+        return 1;
+    }
+    co_resume(reader);
     make(&on_copy);
     co_resume(outer);
     co_resume(outer);
     make(&on_copy);
+    if (!send_byte()) {
+        return 1;
+    }
     resume_all();
 }
