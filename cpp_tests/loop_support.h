@@ -75,16 +75,21 @@ inline long long now_ns(clockid_t clock = CLOCK_MONOTONIC)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-// Lets the others run for `ms` and expects the loop to have slept: one that spins makes some hundred
-// rounds a millisecond, one that ticks makes one. Rounds, not time of the processor: what a busy
-// host takes from the machine is reckoned as the thread's.
-inline void expect_idle(int ms)
+// Expects the loop to sleep while `wait` lasts: one that spins makes some hundred rounds a millisecond,
+// one that ticks makes one. Rounds, not time of the processor: what a busy host takes from the machine
+// is reckoned as the thread's.
+inline void expect_idle_during(const std::function<void()> &wait)
 {
     const long long rounds = rounds_seen, start = now_ns();
-    nap(ms);
+    wait();
     const long long made = rounds_seen - rounds, passed_ms = (now_ns() - start) / 1000000;
     EXPECT_GT(made, 0) << "no loop_until runs the loop";
     EXPECT_LT(made, 3 * passed_ms + 20) << "the loop spins";
+}
+
+inline void expect_idle(int ms)
+{
+    expect_idle_during([ms] { nap(ms); });
 }
 
 // Waits, on a thread without a loop, until `held()` or `limit_ms` have passed.
