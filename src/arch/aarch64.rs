@@ -366,6 +366,14 @@ macro_rules! picture {
     };
 }
 
+/// Calls the coroutine at a register, whose stack was just left, suspended: after all that was written there, since from here on
+/// another thread may release it. Uses x10.
+macro_rules! suspend {
+    ($co:literal) => {
+        concat!("add x10, ", $co, ", {resumer}\nstlr xzr, [x10]")
+    };
+}
+
 /// On top of an empty stack: a walk ends here, and reads nothing above, where a guard may be.
 macro_rules! nothing_above {
     () => {
@@ -505,9 +513,7 @@ macro_rules! yield_body {
             "str x10, [x0, {sp}]",
             "ldr x10, [x1, {sp}]",
             "mov sp, x10",
-            // Last, off its stack and after all that was written there: from here on another thread may release it.
-            "add x10, x0, {resumer}",
-            "stlr xzr, [x10]",
+            $crate::arch::suspend!("x0"),
             $crate::arch::pop_and_go!(),
             "9:",
             ".cfi_restore_state",
@@ -528,7 +534,7 @@ macro_rules! yield_body {
 
 pub(crate) use {
     load_env, nothing_above, picture, pop_and_go, push_registers, resume_body, saved_rows, store_registers,
-    yield_body,
+    suspend, yield_body,
 };
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
@@ -546,38 +552,61 @@ pub(crate) extern "C-unwind" fn yield_now() {
     yield_body!()
 }
 
-/// Suspends the running context into `*save` and goes on with the one at `sp`.
+/// Suspends the running coroutine, `from`, and goes on with the context at `sp`: a resume. `from` counts as running
+/// meanwhile, since it has resumed.
 ///
 /// Must be the last thing its caller does, or be called as an ordinary function: in both cases it
 /// "returns" when somebody switches back.
 ///
 /// # Safety
-/// `sp` is a context that this function, [`switch_on_service`] or [`first_frame_at`] made, that is
-/// suspended, whose bytes are in place, and that nobody else will enter. `save` outlives the
-/// suspension.
+/// `sp` is a context that this function, its like below or [`first_frame_at`] made, that is suspended, whose bytes are in
+/// place, and that nobody else will enter. `from` outlives the suspension.
 #[unsafe(naked)]
-pub(crate) unsafe extern "C-unwind" fn switch(save: *mut *mut u8, sp: *mut u8) {
+pub(crate) unsafe extern "C-unwind" fn switch(from: *const Coroutine, sp: *mut u8) {
     naked_asm!(
         ".cfi_startproc",
         "hint 34", // bti c
         push_registers!(),
         "mov x10, sp",
-        "str x10, [x0]",
+        "str x10, [x0, {sp}]",
         "mov sp, x1",
         pop_and_go!(),
         ".cfi_endproc",
+        sp = const at::SP,
     )
 }
 
-/// As [`switch`], but who is resumed goes on at the start of `then`, as if the caller of this function's
+/// As [`switch`], and `from`, which has no resumer from then on, is a suspended coroutine once its stack is left: a
+/// yield. Another thread may release it at that moment.
+///
+/// # Safety
+/// As [`switch`], but for `from`, which nobody here touches after it.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C-unwind" fn switch_back(from: *const Coroutine, sp: *mut u8) {
+    naked_asm!(
+        ".cfi_startproc",
+        "hint 34", // bti c
+        push_registers!(),
+        "mov x10, sp",
+        "str x10, [x0, {sp}]",
+        "mov sp, x1",
+        suspend!("x0"),
+        pop_and_go!(),
+        ".cfi_endproc",
+        sp = const at::SP,
+        resumer = const at::RESUMER,
+    )
+}
+
+/// As [`switch_back`], but who is resumed goes on at the start of `then`, as if the caller of this function's
 /// caller had called that instead: nothing of ours stays on the stack meanwhile. In tail position the
 /// frames are gone; called in the ordinary way it returns what `then` returns, which is the same.
 ///
 /// # Safety
-/// As [`switch`].
+/// As [`switch_back`].
 #[unsafe(naked)]
-pub(crate) unsafe extern "C-unwind" fn switch_into(
-    save: *mut *mut u8,
+pub(crate) unsafe extern "C-unwind" fn switch_back_into(
+    from: *const Coroutine,
     sp: *mut u8,
     then: unsafe extern "C-unwind" fn() -> isize,
 ) -> isize {
@@ -594,8 +623,9 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         store_registers!(),
         picture!(),
         "mov x10, sp",
-        "str x10, [x0]",
+        "str x10, [x0, {sp}]",
         "mov sp, x1",
+        suspend!("x0"),
         pop_and_go!(),
         ".cfi_def_cfa sp, 16",
         ".cfi_rel_offset x30, 8",
@@ -609,20 +639,22 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         check_return!(),
         "br x16",
         ".cfi_endproc",
+        sp = const at::SP,
+        resumer = const at::RESUMER,
     )
 }
 
-/// Suspends the running context into `*save`, runs `work(arg)` on the service stack whose top is
-/// `service`, and goes on with the context whose stack pointer `work` returns.
+/// Suspends the running coroutine, `from`, runs `work(arg)` on the service stack whose top is `service`, and goes on with
+/// the context whose stack pointer `work` returns.
 ///
-/// For work that may not happen on the stack it is about: copying that stack, freeing it.
+/// For work that may not happen on the stack it is about: copying that stack, freeing it. `work` says what `from` is then.
 ///
 /// # Safety
 /// As [`switch`] for the returned context; `service` is the 16-byte aligned top of a stack nobody
 /// runs on; `work` does not unwind.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C-unwind" fn switch_on_service(
-    save: *mut *mut u8,
+    from: *const Coroutine,
     service: *mut u8,
     work: unsafe extern "C-unwind" fn(*const Coroutine) -> *mut u8,
     arg: *const Coroutine,
@@ -632,7 +664,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         "hint 34", // bti c
         push_registers!(),
         "mov x10, sp",
-        "str x10, [x0]",
+        "str x10, [x0, {sp}]",
         "mov sp, x1",
         nothing_above!(),
         "mov x0, x3",
@@ -640,6 +672,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         "mov sp, x0",
         pop_and_go!(),
         ".cfi_endproc",
+        sp = const at::SP,
     )
 }
 
@@ -684,12 +717,11 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "add x10, x10, 1",
         "str x10, [x9, {ends}]",
         "ldr x0, [x1, {sp}]",
+        "4:",
         "mov sp, x0",
         picture!(),
         signed_state!(),
-        // (As in a yield.)
-        "add x10, x19, {resumer}",
-        "stlr xzr, [x10]",
+        suspend!("x19"),
         "b 5f",
         // Any other end.
         "3:",
@@ -698,12 +730,12 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "bl {finish}",
         // x0: the context to go on with. x1: top of the service stack if that context can only
         // be entered from there.
-        "cbz x1, 4f",
+        "cbz x1, 4b",
         "mov sp, x1",
         "mov x0, x19",
         "bl {finish_on_service}",
-        "4:",
         "mov sp, x0",
+        // (The block may be gone.)
         "5:",
         pop_and_go!(),
         ".cfi_endproc",

@@ -316,6 +316,14 @@ macro_rules! picture {
     };
 }
 
+/// Calls the coroutine at a register, whose stack was just left, suspended: after all that was written there, since from here on
+/// another thread may release it.
+macro_rules! suspend {
+    ($co:literal) => {
+        concat!("fence rw, w\nsd zero, {resumer}(", $co, ")")
+    };
+}
+
 /// On top of an empty stack: a walk ends here, and reads nothing above, where a guard may be.
 macro_rules! nothing_above {
     () => {
@@ -448,9 +456,7 @@ macro_rules! yield_body {
             $crate::arch::push_registers!(),
             "sd sp, {sp}(a0)",
             "ld sp, {sp}(a1)",
-            // Last, off its stack and after all that was written there: from here on another thread may release it.
-            "fence rw, w",
-            "sd zero, {resumer}(a0)",
+            $crate::arch::suspend!("a0"),
             $crate::arch::pop_and_go!(),
             "9:",
             ".cfi_restore_state",
@@ -470,7 +476,8 @@ macro_rules! yield_body {
 }
 
 pub(crate) use {
-    load_env, nothing_above, picture, pop_and_go, push_registers, resume_body, saved_rows, yield_body,
+    load_env, nothing_above, picture, pop_and_go, push_registers, resume_body, saved_rows, suspend,
+    yield_body,
 };
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
@@ -488,36 +495,57 @@ pub(crate) extern "C-unwind" fn yield_now() {
     yield_body!()
 }
 
-/// Suspends the running context into `*save` and goes on with the one at `sp`.
+/// Suspends the running coroutine, `from`, and goes on with the context at `sp`: a resume. `from` counts as running
+/// meanwhile, since it has resumed.
 ///
 /// Must be the last thing its caller does, or be called as an ordinary function: in both cases it
 /// "returns" when somebody switches back.
 ///
 /// # Safety
-/// `sp` is a context that this function, [`switch_on_service`] or [`first_frame_at`] made, that is
-/// suspended, whose bytes are in place, and that nobody else will enter. `save` outlives the
-/// suspension.
+/// `sp` is a context that this function, its like below or [`first_frame_at`] made, that is suspended, whose bytes are in
+/// place, and that nobody else will enter. `from` outlives the suspension.
 #[unsafe(naked)]
-pub(crate) unsafe extern "C-unwind" fn switch(save: *mut *mut u8, sp: *mut u8) {
+pub(crate) unsafe extern "C-unwind" fn switch(from: *const Coroutine, sp: *mut u8) {
     naked_asm!(
         ".cfi_startproc",
         push_registers!(),
-        "sd sp, 0(a0)",
+        "sd sp, {sp}(a0)",
         "mv sp, a1",
         pop_and_go!(),
         ".cfi_endproc",
+        sp = const at::SP,
     )
 }
 
-/// As [`switch`], but who is resumed goes on at the start of `then`, as if the caller of this function's
+/// As [`switch`], and `from`, which has no resumer from then on, is a suspended coroutine once its stack is left: a
+/// yield. Another thread may release it at that moment.
+///
+/// # Safety
+/// As [`switch`], but for `from`, which nobody here touches after it.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C-unwind" fn switch_back(from: *const Coroutine, sp: *mut u8) {
+    naked_asm!(
+        ".cfi_startproc",
+        push_registers!(),
+        "sd sp, {sp}(a0)",
+        "mv sp, a1",
+        suspend!("a0"),
+        pop_and_go!(),
+        ".cfi_endproc",
+        sp = const at::SP,
+        resumer = const at::RESUMER,
+    )
+}
+
+/// As [`switch_back`], but who is resumed goes on at the start of `then`, as if the caller of this function's
 /// caller had called that instead: nothing of ours stays on the stack meanwhile. In tail position the
 /// frames are gone; called in the ordinary way it returns what `then` returns, which is the same.
 ///
 /// # Safety
-/// As [`switch`].
+/// As [`switch_back`].
 #[unsafe(naked)]
-pub(crate) unsafe extern "C-unwind" fn switch_into(
-    save: *mut *mut u8,
+pub(crate) unsafe extern "C-unwind" fn switch_back_into(
+    from: *const Coroutine,
     sp: *mut u8,
     then: unsafe extern "C-unwind" fn() -> isize,
 ) -> isize {
@@ -532,8 +560,9 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         "lla ra, 2f",
         push_registers!(),
         picture!(),
-        "sd sp, 0(a0)",
+        "sd sp, {sp}(a0)",
         "mv sp, a1",
+        suspend!("a0"),
         pop_and_go!(),
         ".cfi_def_cfa sp, 16",
         ".cfi_rel_offset ra, 8",
@@ -547,20 +576,22 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         ".cfi_restore ra",
         "jr t1",
         ".cfi_endproc",
+        sp = const at::SP,
+        resumer = const at::RESUMER,
     )
 }
 
-/// Suspends the running context into `*save`, runs `work(arg)` on the service stack whose top is
-/// `service`, and goes on with the context whose stack pointer `work` returns.
+/// Suspends the running coroutine, `from`, runs `work(arg)` on the service stack whose top is `service`, and goes on with
+/// the context whose stack pointer `work` returns.
 ///
-/// For work that may not happen on the stack it is about: copying that stack, freeing it.
+/// For work that may not happen on the stack it is about: copying that stack, freeing it. `work` says what `from` is then.
 ///
 /// # Safety
 /// As [`switch`] for the returned context; `service` is the 16-byte aligned top of a stack nobody
 /// runs on; `work` does not unwind.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C-unwind" fn switch_on_service(
-    save: *mut *mut u8,
+    from: *const Coroutine,
     service: *mut u8,
     work: unsafe extern "C-unwind" fn(*const Coroutine) -> *mut u8,
     arg: *const Coroutine,
@@ -568,7 +599,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
     naked_asm!(
         ".cfi_startproc",
         push_registers!(),
-        "sd sp, 0(a0)",
+        "sd sp, {sp}(a0)",
         "mv sp, a1",
         nothing_above!(),
         "mv a0, a3",
@@ -576,6 +607,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         "mv sp, a0",
         pop_and_go!(),
         ".cfi_endproc",
+        sp = const at::SP,
     )
 }
 
@@ -619,11 +651,11 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         crate::arch::probe_note!("end", "8@s1 8@a1"),
         "addi t1, t1, 1",
         "sd t1, {ends}(t0)",
-        "ld sp, {sp}(a1)",
+        "ld a0, {sp}(a1)",
+        "4:",
+        "mv sp, a0",
         picture!(),
-        // (As in a yield.)
-        "fence rw, w",
-        "sd zero, {resumer}(s1)",
+        suspend!("s1"),
         "j 5f",
         // Any other end.
         "3:",
@@ -632,12 +664,12 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "call {finish}",
         // a0: the context to go on with. a1: top of the service stack if that context can only
         // be entered from there.
-        "beqz a1, 4f",
+        "beqz a1, 4b",
         "mv sp, a1",
         "mv a0, s1",
         "call {finish_on_service}",
-        "4:",
         "mv sp, a0",
+        // (The block may be gone.)
         "5:",
         pop_and_go!(),
         ".cfi_endproc",

@@ -235,6 +235,13 @@ macro_rules! picture {
     };
 }
 
+/// Calls the coroutine at a register, whose stack was just left, suspended: from here on another thread may release it.
+macro_rules! suspend {
+    ($co:literal) => {
+        concat!("mov qword ptr [", $co, " + {resumer}], 0")
+    };
+}
+
 /// On top of an empty stack: a walk ends here, and reads nothing above, where a guard may be.
 macro_rules! nothing_above {
     () => {
@@ -361,8 +368,7 @@ macro_rules! yield_body {
             $crate::arch::push_registers!(),
             "mov qword ptr [rdi + {sp}], rsp",
             "mov rsp, qword ptr [rcx + {sp}]",
-            // Last, off its stack: from here on another thread may release it.
-            "mov qword ptr [rdi + {resumer}], 0",
+            $crate::arch::suspend!("rdi"),
             $crate::arch::pop_and_go!(),
             ".cfi_endproc",
             slow = sym $crate::routine::run::yield_slowly,
@@ -378,7 +384,7 @@ macro_rules! yield_body {
     };
 }
 
-pub(crate) use {nothing_above, picture, pop_and_go, push_registers, resume_body, yield_body};
+pub(crate) use {nothing_above, picture, pop_and_go, push_registers, resume_body, suspend, yield_body};
 
 /// Runs `co` until its next yield or its end. A call that makes no sense is logged and does nothing.
 ///
@@ -395,36 +401,57 @@ pub(crate) extern "C-unwind" fn yield_now() {
     yield_body!()
 }
 
-/// Suspends the running context into `*save` and goes on with the one at `sp`.
+/// Suspends the running coroutine, `from`, and goes on with the context at `sp`: a resume. `from` counts as running
+/// meanwhile, since it has resumed.
 ///
 /// Must be the last thing its caller does, or be called as an ordinary function: in both cases it
 /// "returns" when somebody switches back.
 ///
 /// # Safety
-/// `sp` is a context that this function, [`switch_on_service`] or [`first_frame_at`] made, that is
-/// suspended, whose bytes are in place, and that nobody else will enter. `save` outlives the
-/// suspension.
+/// `sp` is a context that this function, its like below or [`first_frame_at`] made, that is suspended, whose bytes are in
+/// place, and that nobody else will enter. `from` outlives the suspension.
 #[unsafe(naked)]
-pub(crate) unsafe extern "C-unwind" fn switch(save: *mut *mut u8, sp: *mut u8) {
+pub(crate) unsafe extern "C-unwind" fn switch(from: *const Coroutine, sp: *mut u8) {
     naked_asm!(
         ".cfi_startproc",
         push_registers!(),
-        "mov qword ptr [rdi], rsp",
+        "mov qword ptr [rdi + {sp}], rsp",
         "mov rsp, rsi",
         pop_and_go!(),
         ".cfi_endproc",
+        sp = const at::SP,
     )
 }
 
-/// As [`switch`], but who is resumed goes on at the start of `then`, as if the caller of this function's
+/// As [`switch`], and `from`, which has no resumer from then on, is a suspended coroutine once its stack is left: a
+/// yield. Another thread may release it at that moment.
+///
+/// # Safety
+/// As [`switch`], but for `from`, which nobody here touches after it.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C-unwind" fn switch_back(from: *const Coroutine, sp: *mut u8) {
+    naked_asm!(
+        ".cfi_startproc",
+        push_registers!(),
+        "mov qword ptr [rdi + {sp}], rsp",
+        "mov rsp, rsi",
+        suspend!("rdi"),
+        pop_and_go!(),
+        ".cfi_endproc",
+        sp = const at::SP,
+        resumer = const at::RESUMER,
+    )
+}
+
+/// As [`switch_back`], but who is resumed goes on at the start of `then`, as if the caller of this function's
 /// caller had called that instead: nothing of ours stays on the stack meanwhile. In tail position the
 /// frames are gone; called in the ordinary way it returns what `then` returns, which is the same.
 ///
 /// # Safety
-/// As [`switch`].
+/// As [`switch_back`].
 #[unsafe(naked)]
-pub(crate) unsafe extern "C-unwind" fn switch_into(
-    save: *mut *mut u8,
+pub(crate) unsafe extern "C-unwind" fn switch_back_into(
+    from: *const Coroutine,
     sp: *mut u8,
     then: unsafe extern "C-unwind" fn() -> isize,
 ) -> isize {
@@ -433,24 +460,28 @@ pub(crate) unsafe extern "C-unwind" fn switch_into(
         "push rdx",
         ".cfi_adjust_cfa_offset 8",
         push_registers!(),
-        "mov qword ptr [rdi], rsp",
+        "mov qword ptr [rdi + {sp}], rsp",
         "mov rsp, rsi",
+        picture!(),
+        suspend!("rdi"),
         pop_and_go!(),
         ".cfi_endproc",
+        sp = const at::SP,
+        resumer = const at::RESUMER,
     )
 }
 
-/// Suspends the running context into `*save`, runs `work(arg)` on the service stack whose top is
-/// `service`, and goes on with the context whose stack pointer `work` returns.
+/// Suspends the running coroutine, `from`, runs `work(arg)` on the service stack whose top is `service`, and goes on with
+/// the context whose stack pointer `work` returns.
 ///
-/// For work that may not happen on the stack it is about: copying that stack, freeing it.
+/// For work that may not happen on the stack it is about: copying that stack, freeing it. `work` says what `from` is then.
 ///
 /// # Safety
 /// As [`switch`] for the returned context; `service` is the 16-byte aligned top of a stack nobody
 /// runs on; `work` does not unwind.
 #[unsafe(naked)]
 pub(crate) unsafe extern "C-unwind" fn switch_on_service(
-    save: *mut *mut u8,
+    from: *const Coroutine,
     service: *mut u8,
     work: unsafe extern "C-unwind" fn(*const Coroutine) -> *mut u8,
     arg: *const Coroutine,
@@ -458,7 +489,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
     naked_asm!(
         ".cfi_startproc",
         push_registers!(),
-        "mov qword ptr [rdi], rsp",
+        "mov qword ptr [rdi + {sp}], rsp",
         "mov rsp, rsi",
         nothing_above!(),
         "mov rdi, rcx",
@@ -466,6 +497,7 @@ pub(crate) unsafe extern "C-unwind" fn switch_on_service(
         "mov rsp, rax",
         pop_and_go!(),
         ".cfi_endproc",
+        sp = const at::SP,
     )
 }
 
@@ -508,10 +540,11 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         "990: inc qword ptr [rax + {ends}]",
         crate::arch::probe_note!("end", "8@%rbx 8@%rcx"),
         "mov rsp, qword ptr [rcx + {sp}]",
+        "4:",
         picture!(),
-        // (As in a yield.)
-        "mov qword ptr [rbx + {resumer}], 0",
-        "jmp 4f",
+        suspend!("rbx"),
+        "5:",
+        pop_and_go!(),
         // Any other end.
         "3:",
         nothing_above!(),
@@ -520,14 +553,19 @@ pub(crate) unsafe extern "C-unwind" fn first_frame() {
         // rax: the context to go on with. rdx: top of the service stack if that context can only
         // be entered from there.
         "test rdx, rdx",
-        "jz 5f",
+        "jnz 6f",
+        "mov rsp, rax",
+        picture!(),
+        "jmp 4b",
+        "6:",
+        nothing_above!(),
         "mov rsp, rdx",
         "mov rdi, rbx",
         "call {finish_on_service}",
-        "5:",
         "mov rsp, rax",
-        "4:",
-        pop_and_go!(),
+        picture!(),
+        // (The block may be gone.)
+        "jmp 5b",
         ".cfi_endproc",
         pfn = const at::PFN,
         arg = const at::ARG,

@@ -21,7 +21,7 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use core::mem::{offset_of, size_of};
 use core::ops::Deref;
-use core::ptr::NonNull;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use crate::arch;
@@ -304,13 +304,22 @@ impl Coroutine {
         self.resumer.get().is_some()
     }
 
+    /// Its stack was left, and nobody has it as running any more: from here on another thread may release it. (Where the
+    /// switch alone does it: `arch::suspend!`.)
+    pub(crate) fn suspend(&self) {
+        self.resumer_word().store(null_mut(), Ordering::Release);
+    }
+
     /// As [`is_running`](Self::is_running), seen from any thread: its own may be writing the word, by the plain store of a
     /// switch. Here it is read as what several threads use, once and whole. False: what its last run did is over.
     pub(crate) fn seen_running(&self) -> bool {
+        !self.resumer_word().load(Ordering::Acquire).is_null()
+    }
+
+    fn resumer_word(&self) -> &AtomicPtr<Coroutine> {
         // SAFETY: an aligned word of a live block, null or a pointer (`Option<Co>` has the size of one). Its thread writes
         // it in assembler, or by a store of the whole word.
-        let resumer = unsafe { AtomicPtr::from_ptr(self.resumer.as_ptr().cast::<*mut Coroutine>()) };
-        !resumer.load(Ordering::Acquire).is_null()
+        unsafe { AtomicPtr::from_ptr(self.resumer.as_ptr().cast::<*mut Coroutine>()) }
     }
 
     /// Not running, waiting for nothing, on a private stack, with nothing else to free: most that are

@@ -13,7 +13,7 @@
 //! Everything else (copy stacks, misuse, exceptions in flight, releases of running coroutines) goes through the
 //! slow functions below, which begin anew. Nothing with a destructor lives across a switch.
 
-use core::ptr::{NonNull, null, null_mut, without_provenance_mut};
+use core::ptr::{null, null_mut, without_provenance_mut};
 
 use crate::arch::{self, probe};
 use crate::event;
@@ -55,22 +55,36 @@ fn build_first_frame(co: Co) {
     co.c_start.set(1);
 }
 
-/// Where the running context is saved, and what to go on with: the last thing that whoever gets it does is
+/// Who is left, and the context to go on with: the last thing that whoever gets it does is
 /// the switch, with no frame of its own left. (A frame that is left without a return costs a misprediction.)
-type Step = (NonNull<*mut u8>, *mut u8);
+type Step<'a> = (&'a Coroutine, *mut u8);
 
-/// Does a step: in tail position.
+/// Does a step of a resume: in tail position.
 ///
 /// # Safety
-/// As [`arch::switch`]; `save` is the leaving coroutine's `sp`, and who enters is the environment's running one.
+/// As [`arch::switch`]; who enters is the environment's running one.
 #[inline(always)]
-unsafe fn go(save: NonNull<*mut u8>, sp: *mut u8) {
+unsafe fn go(from: &Coroutine, sp: *mut u8) {
     if tools::watched() {
         // SAFETY: as the caller vouches.
-        return unsafe { watched::switch(save, sp) };
+        return unsafe { watched::switch(arch::switch, from, sp) };
     }
     // SAFETY: as the caller vouches.
-    unsafe { arch::switch(save.as_ptr(), sp) }
+    unsafe { arch::switch(from, sp) }
+}
+
+/// Does a step of a yield: in tail position.
+///
+/// # Safety
+/// As [`arch::switch_back`]; who enters is the environment's running one.
+#[inline(always)]
+unsafe fn go_back(from: &Coroutine, sp: *mut u8) {
+    if tools::watched() {
+        // SAFETY: as the caller vouches.
+        return unsafe { watched::switch(arch::switch_back, from, sp) };
+    }
+    // SAFETY: as the caller vouches.
+    unsafe { arch::switch_back(from, sp) }
 }
 
 /// Leaves `from` by the service stack, probably for `to`.
@@ -87,11 +101,11 @@ unsafe fn go_by_service(
     if from.pending() & (RELEASE_SOON | RELEASED) != 0 && core::ptr::eq(arg, from) {
         watched::leave_for_good(to);
         // SAFETY: as the caller vouches.
-        return unsafe { arch::switch_on_service(from.sp.as_ptr(), top, work, arg) };
+        return unsafe { arch::switch_on_service(from, top, work, arg) };
     }
     let kept = watched::leave(to);
     // SAFETY: as the caller vouches.
-    unsafe { arch::switch_on_service(from.sp.as_ptr(), top, work, arg) };
+    unsafe { arch::switch_on_service(from, top, work, arg) };
     watched::arrive(kept);
 }
 
@@ -102,15 +116,15 @@ unsafe fn go_by_service(
 #[inline(never)]
 pub(crate) unsafe extern "C-unwind" fn resume_slowly(co: *const Coroutine) {
     // SAFETY: as the caller vouches.
-    if let Some((save, sp)) = step_into(unsafe { Co::from_c(co) }) {
+    if let Some((from, sp)) = step_into(unsafe { Co::from_c(co) }) {
         // SAFETY: `step_into` found it suspended, or new with its first frame built, and its bytes in place.
-        unsafe { go(save, sp) }
+        unsafe { go(from, sp) }
     }
 }
 
 /// Makes `co` the running coroutine. `None`: that makes no sense, or the switch is done already.
 #[inline(never)]
-fn step_into(co: Option<Co>) -> Option<Step> {
+fn step_into(co: Option<Co>) -> Option<Step<'static>> {
     let Some(co) = co else { return refuse("co_resume: the coroutine is NULL", None) };
     if co.is_main() || co.is_running() {
         return refuse("co_resume: running already: coroutine", Some(co));
@@ -155,13 +169,13 @@ fn step_into(co: Option<Co>) -> Option<Step> {
     env.set_running(&co);
     env.count_resume();
     probe!("resume", co.as_ptr().addr(), (&raw const *from).addr());
-    Some((NonNull::new(from.sp.as_ptr())?, co.sp.get()))
+    Some((from, co.sp.get()))
 }
 
 /// `co` could not be brought in: no memory, which was said, or another thread uses its stack.
 #[cold]
 #[inline(never)]
-fn stays_out(env: &Env, co: Co) -> Option<Step> {
+fn stays_out(env: &Env, co: Co) -> Option<Step<'static>> {
     env.refused.set(co.as_ptr());
     if copy::is_taken(env, co) {
         return refuse("co_resume: another thread's coroutine lies on the copy stack of coroutine", Some(co));
@@ -173,7 +187,7 @@ fn stays_out(env: &Env, co: Co) -> Option<Step> {
 /// is not inlined where it is called: it is none of the usual ones.)
 #[cold]
 #[inline(never)]
-fn refuse(why: &str, co: Option<Co>) -> Option<Step> {
+fn refuse(why: &str, co: Option<Co>) -> Option<Step<'static>> {
     match co {
         Some(co) => misuse!("{why} {:p}", co.as_ptr()),
         None => misuse!("{why}"),
@@ -273,11 +287,10 @@ pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize 
         && to.is_simple()
         && env.is_simple()
     {
-        from.resumer.set(None);
         env.set_running(&to);
         probe!("yield", (&raw const *from).addr(), to.as_ptr().addr());
         // SAFETY: the resumer is suspended in its resume, and its stack is its own.
-        return unsafe { arch::switch_into(from.sp.as_ptr(), to.sp.get(), then) };
+        return unsafe { arch::switch_back_into(from, to.sp.get(), then) };
     }
     yield_slowly();
     // SAFETY: what the caller wants to go on with.
@@ -287,15 +300,15 @@ pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize 
 /// A yield that is not a usual one.
 #[inline(never)]
 pub(crate) extern "C-unwind" fn yield_slowly() {
-    if let Some((save, sp)) = step_back() {
+    if let Some((from, sp)) = step_back() {
         // SAFETY: the resumer is suspended and its bytes are in place.
-        unsafe { go(save, sp) }
+        unsafe { go_back(from, sp) }
     }
 }
 
 /// Makes the resumer the running coroutine. `None`: there is none, or the switch is done already.
 #[inline(never)]
-fn step_back() -> Option<Step> {
+fn step_back() -> Option<Step<'static>> {
     let Some(env) = env::current() else { return refuse("co_yield: this thread has no coroutines", None) };
     let from = env.running();
     let Some(to) = from.resumer.get() else {
@@ -304,7 +317,6 @@ fn step_back() -> Option<Step> {
     let released = from.pending() & (RELEASE_SOON | RELEASED) != 0;
     let move_here = copy::occupies_same_stack(from, to);
     move_exceptions(env, from, &to);
-    from.resumer.set(None);
     env.set_running(&to);
     probe!("yield", (&raw const *from).addr(), to.as_ptr().addr());
     if released || move_here {
@@ -316,7 +328,7 @@ fn step_back() -> Option<Step> {
         return None;
     }
     bring_back(env, to);
-    Some((NonNull::new(from.sp.as_ptr())?, to.sp.get()))
+    Some((from, to.sp.get()))
 }
 
 /// Puts a resumer's bytes back on its copy stack. It was moved out for one it resumed itself, so
@@ -337,6 +349,7 @@ unsafe extern "C-unwind" fn leave_on_service(from: *const Coroutine) -> *mut u8 
     // SAFETY: a running coroutine belongs to this thread.
     let env = unsafe { &*from.env.get() };
     let to = Co::of(env.running());
+    from.suspend();
     let pending = from.pending();
     if pending & RELEASE_SOON != 0 {
         from.clear_pending(RELEASE_SOON);
@@ -366,7 +379,7 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
     // SAFETY: a running coroutine belongs to this thread.
     let env = unsafe { &*co.env.get() };
     env.count_end();
-    let Some(to) = co.resumer.take() else {
+    let Some(to) = co.resumer.get() else {
         fatal(format_args!("colib: coroutine {:p} ended, but nobody resumed it", co));
     };
     co.c_end.set(1);
@@ -424,16 +437,17 @@ pub(crate) fn swap(from: Co, to: Co) {
         if to.on_copy_stack() && !copy::bring_in(env, to) {
             return;
         }
-        if to.resumer.get().is_none() && !to.is_main() {
-            to.resumer.set(Some(from));
-        } else {
-            from.resumer.set(None);
-        }
+        let goes_back = to.is_running() || to.is_main();
         move_exceptions(env, &from, &to);
         env.set_running(&to);
         env.counts.swaps.bump();
-        // SAFETY: suspended, its bytes in place.
-        unsafe { go(NonNull::from(&from.sp).cast(), to.sp.get()) };
+        if goes_back {
+            // SAFETY: suspended, its bytes in place.
+            return unsafe { go_back(&from, to.sp.get()) };
+        }
+        to.resumer.set(Some(from));
+        // SAFETY: as above.
+        unsafe { go(&from, to.sp.get()) };
     } else {
         // SAFETY: as the caller vouches, alive.
         unsafe { arch::resume(to.as_ptr()) };

@@ -11,10 +11,9 @@
 
 use core::cell::Cell;
 use core::ffi::c_void;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::null_mut;
 
-use crate::arch;
-use crate::routine::coroutine::Co;
+use crate::routine::coroutine::{Co, Coroutine};
 use crate::routine::env::{self, Env};
 use crate::routine::extra;
 use crate::routine::stack::StackMem;
@@ -163,15 +162,18 @@ pub(super) fn thread_ends(env: &Env) {
     }
 }
 
-/// [`arch::switch`] to the environment's running coroutine.
+/// [`arch::switch`](crate::arch::switch) and its like.
+pub(super) type Switch = unsafe extern "C-unwind" fn(*const Coroutine, *mut u8);
+
+/// Does `switch`, to the environment's running coroutine.
 ///
 /// # Safety
 /// As there.
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn switch(save: NonNull<*mut u8>, sp: *mut u8) {
+pub(super) unsafe fn switch(switch: Switch, from: &Coroutine, sp: *mut u8) {
     let kept = env::current().map_or(null_mut(), |env| leave(Co::of(env.running())));
     // SAFETY: as the caller vouches.
-    unsafe { arch::switch(save.as_ptr(), sp) };
+    unsafe { switch(from, sp) };
     arrive(kept);
 }

@@ -1,13 +1,17 @@
-// What gdb steps through: resumes, yields and ends on private stacks, nested ones on one copy stack, and hooked reads that wait.
+// What gdb steps through: resumes, yields and ends on private stacks, in handlers, nested ones on one copy stack, and hooked reads
+// that wait.
 #include "co_routine.h"
+#include "co_routine_inner.h"
 
 #include <sys/socket.h>
 #include <unistd.h>
 
 extern "C" __attribute__((noinline)) void stepping_ends() { asm volatile(""); }
 
-static stCoRoutine_t *alone, *inner, *outer, *reader;
+static stCoRoutine_t *alone, *inner, *outer, *reader, *catcher;
 static int ends[2];
+// What stepped.py looks at after each step.
+stCoRoutine_t *everyone[5];
 
 static void *yields_once(void *)
 {
@@ -33,6 +37,18 @@ static void *reads(void *)
     return nullptr;
 }
 
+// (What throws is not to be stepped through.)
+static void *yields_in_a_handler(void *)
+{
+    try {
+        throw 1;
+    } catch (int) {
+        co_yield_ct();
+        co_yield_ct();
+    }
+    return nullptr;
+}
+
 extern "C" __attribute__((noinline)) void resume_all()
 {
     co_resume(alone);
@@ -41,6 +57,7 @@ extern "C" __attribute__((noinline)) void resume_all()
     co_resume(outer);
     // Goes on in its read, gets the byte, and waits again.
     co_resume(reader);
+    co_resume(catcher);
     stepping_ends();
 }
 
@@ -71,8 +88,14 @@ int main()
     co_resume(outer);
     co_resume(outer);
     make(&on_copy);
+    co_create(&catcher, nullptr, yields_in_a_handler, nullptr);
+    co_resume(catcher);
     if (!send_byte()) {
         return 1;
+    }
+    stCoRoutine_t *const all[] = {alone, inner, outer, reader, catcher};
+    for (int i = 0; i < 5; ++i) {
+        everyone[i] = all[i];
     }
     resume_all();
 }

@@ -154,10 +154,15 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
     }
     // From its next yield on it neither wakes nor takes a signal any more, and its thread leaves its stack alone.
     co.add_pending(RELEASED);
-    // In this order: a wait that was over before this look began with a run that the next look sees.
-    let waits = co.wait.state() != WaitState::None;
+    fence(Ordering::SeqCst);
+    // In this order. A wait that was over before the first look ended in a run that the second sees; one that began after it was
+    // there before the coroutine was suspended, and the third look sees it. It cannot have begun, ended and run between them: a
+    // resume begins with a look for the note above.
+    let waited = co.wait.state() != WaitState::None;
     fence(Ordering::Acquire);
-    if co.seen_running() {
+    let runs = co.seen_running();
+    let waits = waited || co.wait.state() != WaitState::None;
+    if runs {
         env.hand_over_running(co, handed.take()?);
     } else if waits || co.on_copy_stack() {
         co.spec0.set(env.to_release.get().cast_mut().cast());
