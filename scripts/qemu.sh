@@ -26,7 +26,6 @@ build_tests() {
 
 # Whole tests: a part of a test's name, and why.
 skipped=(
-    'fault_overflow|qemu ignores guards by madvise, and has no core dumps of the program'
     'gdb|the debugger would see the emulator'
     'consumer|builds for this machine'
     'process_exec|the kernel cannot start programs for another processor'
@@ -45,6 +44,8 @@ parts=(
     '*EachLookup.is_made_in_place_where_no_thread_can_be_had*|the same'
     'AddressSpace.*|the same, and qemu ends when it has no memory'
     'LibcoHooks.*|starts itself: a program for another processor'
+    'LibcoFaults.*|the same'
+    'AProgramWithoutCoroutines.*|the same'
     'Mutex.held_across_usleep_*|the same'
     'ChosenHooks.follow_the_environment_of_the_program|the same'
     'Messages.TheEnvironmentChoosesTheLevelByNumberOrWord|the same'

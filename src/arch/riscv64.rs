@@ -37,6 +37,9 @@ pub(crate) const STACK_ALIGN: usize = 16;
 /// Bytes that come into the cache together.
 pub(crate) const CACHE_LINE: usize = 64;
 
+/// Bytes of a guard that compilers' probes of large frames (-fstack-clash-protection) take for granted.
+pub(crate) const LEAST_GUARD: usize = 4096;
+
 /// Bytes below a suspended context's stack pointer that its code may still use: none, a switch is
 /// always reached by a call.
 const SAVED_WORDS: usize = 26;

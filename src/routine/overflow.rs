@@ -1,7 +1,7 @@
 //! A coroutine ran off its stack: says so before the process dies of it.
 //!
 //! ```text
-//!      │ guard page │ ◄── stack pointer ....... stack .......│
+//!      │   guard    │ ◄── stack pointer ....... stack .......│
 //!      ▲ a touch here faults: SIGSEGV, and this looks at it
 //! ```
 //!
@@ -37,7 +37,7 @@ enum Fault {
 }
 
 fn look(bottom: usize, top: usize, address: usize, sp: usize) -> Fault {
-    let in_guard = (bottom - pages::size()..bottom).contains(&address);
+    let in_guard = (bottom - pages::guard_size()..bottom).contains(&address);
     // A frame larger than the guard may begin far below it.
     let frame_below = sp < bottom
         && sp >= bottom.saturating_sub(top - bottom)
@@ -48,7 +48,7 @@ fn look(bottom: usize, top: usize, address: usize, sp: usize) -> Fault {
     if in_guard {
         return Fault::Below;
     }
-    if (top..top + pages::size()).contains(&address) {
+    if (top..top + pages::guard_size()).contains(&address) {
         return Fault::Above;
     }
     Fault::Other
@@ -108,15 +108,15 @@ mod tests {
     #[test]
     fn a_fault_is_told_by_its_address_and_the_stack_pointer() {
         let look = |address, sp| look(BOTTOM, TOP, address, sp);
-        let page = pages::size();
+        let guard = pages::guard_size();
         // A push or a call at the end, a probe, a frame that begins below the guard.
         assert!(look(BOTTOM - 8, BOTTOM) == Fault::RanOff);
-        assert!(look(BOTTOM - page, BOTTOM - page) == Fault::RanOff);
+        assert!(look(BOTTOM - guard, BOTTOM - guard) == Fault::RanOff);
         assert!(look(BOTTOM - 100, BOTTOM - 100_000) == Fault::RanOff);
-        assert!(look(BOTTOM - 3 * page, BOTTOM - 3 * page) == Fault::RanOff);
+        assert!(look(BOTTOM - 3 * guard, BOTTOM - 3 * guard) == Fault::RanOff);
         assert!(look(BOTTOM - 1, BOTTOM + 50_000) == Fault::Below);
         assert!(look(TOP, TOP - 500) == Fault::Above);
         assert!(look(0, TOP - 500) == Fault::Other);
-        assert!(look(BOTTOM - 3 * page, TOP - 500) == Fault::Other);
+        assert!(look(BOTTOM - 3 * guard, TOP - 500) == Fault::Other);
     }
 }

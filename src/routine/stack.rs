@@ -1,4 +1,4 @@
-//! Private stacks: slabs of many, each with a guard page below it.
+//! Private stacks: slabs of many, each with a guard below it (a page, on aarch64 64 KiB: `pages::guard_size`).
 //!
 //! ```text
 //!   slab:  │guard│ stack 0      ▲│guard│ stack 1      ▲│guard│ stack 2 ...        (addresses grow →)
@@ -223,7 +223,7 @@ pub(super) unsafe fn take_from(class: &'static Class, may_grow: bool) -> Option<
 }
 
 fn new_slab(class: &'static Class) -> Option<&'static Slab> {
-    let stride = class.size.get() + pages::size();
+    let stride = class.size.get() + pages::guard_size();
     let mut count = class.next_count.get().min(SLAB_BYTES / stride).max(1);
     let base = loop {
         match pages::reserve(count * stride) {
@@ -261,7 +261,7 @@ impl Slab {
 
     fn stride(&self) -> usize {
         // SAFETY: classes are never freed.
-        unsafe { (*self.class.get()).size.get() + pages::size() }
+        unsafe { (*self.class.get()).size.get() + pages::guard_size() }
     }
 
     fn take(&self, may_open: bool) -> Option<NonNull<StackMem>> {
@@ -287,18 +287,18 @@ impl Slab {
     fn open(&self) -> Option<()> {
         let from = self.opened.get();
         let batch = from.max(4).min(self.count.get() - from);
-        let (stride, page) = (self.stride(), pages::size());
+        let (stride, guard) = (self.stride(), pages::guard_size());
         let first = self.base.get().wrapping_add(from as usize * stride);
-        // SAFETY: the first page of each of these stacks' places, unused so far.
+        // SAFETY: the first pages of each of these stacks' places, unused so far.
         unsafe { pages::guard(first, stride, batch as usize) }.ok()?;
         // Backwards, so that the lowest comes out first.
         for place in (from..from + batch).rev() {
             let stack = self.record(place);
-            let buffer = self.base.get().wrapping_add(place as usize * stride + page);
-            stack.stack_size.set((stride - page) as c_int);
+            let buffer = self.base.get().wrapping_add(place as usize * stride + guard);
+            stack.stack_size.set((stride - guard) as c_int);
             stack.tag.set(place);
             stack.stack_buffer.set(buffer);
-            stack.stack_bp.set(buffer.wrapping_add(stride - page));
+            stack.stack_bp.set(buffer.wrapping_add(stride - guard));
             stack.occupy_co.set(self.free.get().cast());
             self.free.set(stack);
             if tools::any() {
@@ -462,21 +462,21 @@ unsafe fn trim_slab(class: &Class, slab: *mut Slab) {
 
 const FREE_MARK: u32 = 1 << 30;
 
-/// A stack outside any slab, for copy stacks: a guard page below `size` bytes (whole pages). Never freed
+/// A stack outside any slab, for copy stacks: a guard below `size` bytes (whole pages). Never freed
 /// before the process ends, as in the original: there is no call for it.
 pub(crate) fn alone(size: usize, record: &StackMem) -> Option<()> {
-    let page = pages::size();
-    let base = pages::reserve(size + page).ok()?;
-    // SAFETY: the lowest page of a fresh mapping.
-    if unsafe { pages::guard(base, page, 1) }.is_err() {
+    let guard = pages::guard_size();
+    let base = pages::reserve(size + guard).ok()?;
+    // SAFETY: the lowest pages of a fresh mapping.
+    if unsafe { pages::guard(base, guard, 1) }.is_err() {
         // SAFETY: ours, unused.
-        unsafe { pages::release(base, size + page) };
+        unsafe { pages::release(base, size + guard) };
         return None;
     }
     record.occupy_co.set(null());
     record.stack_size.set(size as c_int);
-    record.stack_buffer.set(base.wrapping_add(page));
-    record.stack_bp.set(base.wrapping_add(page + size));
+    record.stack_buffer.set(base.wrapping_add(guard));
+    record.stack_bp.set(base.wrapping_add(guard + size));
     record.tag.set(tools::stack_made(area_of(record)));
     Some(())
 }
@@ -487,7 +487,7 @@ pub(crate) fn alone(size: usize, record: &StackMem) -> Option<()> {
 /// Nobody runs on it or ever will.
 pub(crate) unsafe fn free_alone(record: &StackMem) {
     tools::stack_gone(area_of(record), record.tag.get());
-    let base = record.stack_buffer.replace(null_mut()).wrapping_sub(pages::size());
+    let base = record.stack_buffer.replace(null_mut()).wrapping_sub(pages::guard_size());
     // SAFETY: as the caller vouches.
-    unsafe { pages::release(base, record.stack_size.get() as usize + pages::size()) };
+    unsafe { pages::release(base, record.stack_size.get() as usize + pages::guard_size()) };
 }

@@ -149,7 +149,7 @@ mod tests {
             for pair in stacks.windows(2) {
                 // SAFETY: live records.
                 let [a, b] = [pair[0], pair[1]].map(|s| unsafe { &*s.as_ptr() });
-                assert!(a.stack_bp.get().addr() + pages::size() <= b.stack_buffer.get().addr());
+                assert!(a.stack_bp.get().addr() + pages::guard_size() <= b.stack_buffer.get().addr());
                 for end in [a.stack_buffer.get(), a.stack_bp.get().wrapping_sub(1)] {
                     // SAFETY: the lowest and the highest byte of a stack of ours.
                     unsafe { end.write(1) };

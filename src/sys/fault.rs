@@ -98,21 +98,21 @@ impl SignalStack {
         }
         // SAFETY: asks for a number.
         let least = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-        let page = pages::size();
-        let size = (HANDLER_BYTES + least).next_multiple_of(page);
-        let Ok(base) = pages::reserve(page + size) else { return };
-        // SAFETY: the first page of a fresh mapping. (Without a guard it serves as well.)
-        let _ = unsafe { pages::guard(base, page, 1) };
+        let size = (HANDLER_BYTES + least).next_multiple_of(pages::size());
+        let guard = pages::guard_size();
+        let Ok(base) = pages::reserve(guard + size) else { return };
+        // SAFETY: the first pages of a fresh mapping. (Without a guard it serves as well.)
+        let _ = unsafe { pages::guard(base, guard, 1) };
         let stack =
-            libc::stack_t { ss_sp: base.wrapping_add(page).cast::<c_void>(), ss_flags: 0, ss_size: size };
+            libc::stack_t { ss_sp: base.wrapping_add(guard).cast::<c_void>(), ss_flags: 0, ss_size: size };
         // SAFETY: memory of ours until `withdraw`.
         if unsafe { libc::sigaltstack(&stack, null_mut()) } != 0 {
             // SAFETY: ours, used by nobody.
-            unsafe { pages::release(base, page + size) };
+            unsafe { pages::release(base, guard + size) };
             return;
         }
         self.base.set(base);
-        self.size.set(page + size);
+        self.size.set(guard + size);
     }
 
     /// Takes it back at the thread's end, unless the program has put another in its place.
@@ -128,7 +128,7 @@ impl SignalStack {
         if present.ss_flags & libc::SS_ONSTACK != 0 {
             return;
         }
-        if core::ptr::eq(present.ss_sp.cast(), base.as_ptr().wrapping_add(pages::size())) {
+        if core::ptr::eq(present.ss_sp.cast(), base.as_ptr().wrapping_add(pages::guard_size())) {
             let none = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
             // SAFETY: the thread is not on it.
             unsafe { libc::sigaltstack(&none, null_mut()) };

@@ -4,6 +4,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
+use crate::arch;
 use crate::sys::errno::Errno;
 use crate::sys::tools;
 
@@ -18,6 +19,12 @@ pub(crate) fn size() -> usize {
         0 => ask_for_size(),
         size => size,
     }
+}
+
+/// Bytes of the guard below a stack: whole pages.
+#[inline]
+pub(crate) fn guard_size() -> usize {
+    size().max(arch::LEAST_GUARD)
 }
 
 /// 0: nobody has asked yet.
@@ -108,7 +115,7 @@ pub(crate) unsafe fn discard(at: *mut u8, len: usize) {
     unsafe { libc::madvise(at.cast(), len, libc::MADV_DONTNEED) };
 }
 
-/// Makes `count` pages fault when touched: the first at `at`, the others `stride` bytes apart.
+/// Makes `count` guards, whose pages fault when touched: the first at `at`, the others `stride` bytes apart.
 ///
 /// # Safety
 /// The pages are ours and nobody uses them.
@@ -128,9 +135,9 @@ pub(crate) unsafe fn guard(at: *mut u8, stride: usize, count: usize) -> Result<(
         // Locked memory refuses this kind of guard (EINVAL): protect instead.
     }
     for i in 0..count {
-        let page: *mut c_void = at.wrapping_add(i * stride).cast();
-        // SAFETY: the page is ours.
-        if unsafe { libc::mprotect(page, size(), libc::PROT_NONE) } != 0 {
+        let guard: *mut c_void = at.wrapping_add(i * stride).cast();
+        // SAFETY: the pages are ours.
+        if unsafe { libc::mprotect(guard, guard_size(), libc::PROT_NONE) } != 0 {
             return Err(Errno::last());
         }
     }
@@ -217,16 +224,16 @@ unsafe fn guard_by_madvise(at: *mut u8, stride: usize, count: usize) -> Result<(
         done += batch;
     }
     for i in done..count {
-        let page = at.wrapping_add(i * stride);
-        // SAFETY: the page is ours.
-        if unsafe { libc::madvise(page.cast(), size(), MADV_GUARD_INSTALL) } != 0 {
+        let guard = at.wrapping_add(i * stride);
+        // SAFETY: the pages are ours.
+        if unsafe { libc::madvise(guard.cast(), guard_size(), MADV_GUARD_INSTALL) } != 0 {
             return Err(Errno::last());
         }
     }
     Ok(())
 }
 
-/// One process_madvise for all pages of a batch; false where the kernel cannot.
+/// One process_madvise for all guards of a batch; false where the kernel cannot.
 ///
 /// # Safety
 /// As [`guard`].
@@ -237,20 +244,20 @@ unsafe fn guard_batch(at: *mut u8, stride: usize, count: usize) -> bool {
         // It does not know the call, and says so at length.
         return false;
     }
-    let mut pages = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; BATCH];
-    for (i, page) in pages[..count].iter_mut().enumerate() {
-        *page = libc::iovec { iov_base: at.wrapping_add(i * stride).cast(), iov_len: size() };
+    let mut guards = [libc::iovec { iov_base: null_mut(), iov_len: 0 }; BATCH];
+    for (i, guard) in guards[..count].iter_mut().enumerate() {
+        *guard = libc::iovec { iov_base: at.wrapping_add(i * stride).cast(), iov_len: guard_size() };
     }
-    // SAFETY: `count` ranges, each a page of ours.
+    // SAFETY: `count` ranges, each some pages of ours.
     let advised = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,
             PIDFD_SELF_THREAD_GROUP,
-            pages.as_ptr(),
+            guards.as_ptr(),
             count,
             MADV_GUARD_INSTALL,
             0,
         )
     };
-    usize::try_from(advised) == Ok(count * size())
+    usize::try_from(advised) == Ok(count * guard_size())
 }
