@@ -163,9 +163,58 @@ colib_test_registers_changed:
     ret
     .size colib_test_registers_changed, . - colib_test_registers_changed
 )");
+#elif defined(__aarch64__)
+// The same, of eleven registers for integers and eight for floating point.
+extern "C" int colib_test_registers_changed(void (*fn)(void *), void *arg, long seed);
+asm(R"(
+    .text
+    .type colib_test_registers_changed, %function
+colib_test_registers_changed:
+    hint 34
+    sub sp, sp, 176
+    str x30, [sp]
+    str x2, [sp, 168]
+    .set n, 1
+    .irp r, x19, x20, x21, x22, x23, x24, x25, x26, x27, x28, x29
+    str \r, [sp, 8*n]
+    add \r, x2, n
+    .set n, n + 1
+    .endr
+    .irp r, d8, d9, d10, d11, d12, d13, d14, d15
+    str \r, [sp, 8*n]
+    add x9, x2, n
+    fmov \r, x9
+    .set n, n + 1
+    .endr
+    mov x9, x0
+    mov x0, x1
+    blr x9
+    mov x0, 0
+    ldr x2, [sp, 168]
+    .set n, 1
+    .irp r, x19, x20, x21, x22, x23, x24, x25, x26, x27, x28, x29
+    add x9, x2, n
+    cmp x9, \r
+    cinc x0, x0, ne
+    ldr \r, [sp, 8*n]
+    .set n, n + 1
+    .endr
+    .irp r, d8, d9, d10, d11, d12, d13, d14, d15
+    add x9, x2, n
+    fmov x10, \r
+    cmp x9, x10
+    cinc x0, x0, ne
+    ldr \r, [sp, 8*n]
+    .set n, n + 1
+    .endr
+    ldr x30, [sp]
+    add sp, sp, 176
+    ret
+    .size colib_test_registers_changed, . - colib_test_registers_changed
+)");
 #endif
 
-#if defined(__x86_64__) || defined(__riscv)
+#if defined(__x86_64__) || defined(__riscv) || defined(__aarch64__)
 TEST(CoResume, PreservesTheRegistersThatACallPreserves)
 {
     int changed_inside = -1;

@@ -69,7 +69,6 @@ parts=(
     'ProcessThreads.*LeaveNothing|the same'
     'ThreadExit.*LeaveNoDescriptorAndNoMemory|the same'
     'ThreadExit.*LeavesNothing|the same'
-    'ProcessSignals.ACloseInAHandlerWakesWhoWaitsWhateverItInterrupts|a signal each 97 us, under which emulation fails now and then'
     'Gethostbyname.works_in_a_forked_child|qemu ends when a child of fork starts a thread'
     'Gethostbyname.of_an_unknown_host_sets_h_errno|the same'
     'Gethostbyname.asks_for_several_coroutines_at_once|the same'
