@@ -23,8 +23,7 @@
 #   make coverage    which lines of src/ the tests reach: a table, and build/coverage/never-reached.txt
 #
 # CC, CXX, CFLAGS, CXXFLAGS, LDFLAGS, CARGO, CARGO_TARGET_DIR, CARGO_BUILD_TARGET, PREFIX, LIBDIR,
-# INCLUDEDIR, DATADIR and DESTDIR are honoured. (Another processor also wants RUSTC and CARGO_TARGET_..._LINKER; CMake sets
-# the latter: docs/PORTING.md.)
+# INCLUDEDIR, DATADIR and DESTDIR are honoured. (Another processor also wants RUSTC: docs/PORTING.md.)
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -54,6 +53,13 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 RELEASE    := $(TARGET_DIR)/$(if $(CARGO_BUILD_TARGET),$(CARGO_BUILD_TARGET)/)release
 # Cargo runs its own jobs, and takes make's flags for those of a parent that it can ask for slots.
 RUN_CARGO  := env -u MAKEFLAGS -u MFLAGS $(CARGO)
+# For another machine CC links as well, and compiles what is in C.
+ifneq ($(CARGO_BUILD_TARGET),)
+TRIPLE := $(subst -,_,$(CARGO_BUILD_TARGET))
+LINKER := CARGO_TARGET_$(shell echo '$(TRIPLE)' | tr a-z A-Z)_LINKER
+export CC_$(TRIPLE) ?= $(CC)
+export $(LINKER) ?= $(CC)
+endif
 BUILD_DIR  ?= build
 JOBS       ?= $(shell nproc)
 
@@ -194,7 +200,9 @@ INSTALLED := $(addprefix $(INCLUDEDIR)/,$(notdir $(HEADERS))) \
 
 # The templates are those of CMakeLists.txt, and so is the result.
 space := $() $()
-fill = sed -e 's|@COLIB_VERSION@|$(VERSION)|g' -e 's|@COLIB_SONAME@|$(SONAME)|g' \
+# (As CMake calls it; the compiler's name of the machine begins with it.)
+PROCESSOR = $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+fill = sed -e 's|@COLIB_PROCESSOR@|$(PROCESSOR)|g' -e 's|@COLIB_VERSION@|$(VERSION)|g' -e 's|@COLIB_SONAME@|$(SONAME)|g' \
 	-e 's|@COLIB_INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@COLIB_LIBDIR@|$(LIBDIR)|g' \
 	-e 's|@COLIB_LIBDIR_TO_INCLUDEDIR@|$(shell realpath -ms --relative-to=$(LIBDIR) $(INCLUDEDIR))|g' \
 	-e 's|@COLIB_LINKS@|$(LINKS)|g' \

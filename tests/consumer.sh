@@ -108,6 +108,13 @@ export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
 version=$(sed -n 's/^version *= *"\(.*\)"/\1/p' "$top/Cargo.toml" | head -n 1)
 [[ $(pkg-config --modversion colib) == "$version" ]] || fail "pkg-config's version is not $version"
 
+said=$("$cmake" -S "$src" -B "$tmp/build.elsewhere" -DCONSUMER_USES=package -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_SYSTEM_NAME=Linux \
+    -DCMAKE_SYSTEM_PROCESSOR=s390x 2>&1) && fail "find_package takes a library for another processor"
+[[ $said == *" for $(uname -m)"* ]] || fail "find_package does not say what the library is for: $said"
+said=$("$cmake" -S "$top" -B "$tmp/build.nowhere" -DCOLIB_CARGO=/nowhere/cargo 2>&1) && fail "cmake takes a cargo that is not there"
+[[ $said == *"there is no /nowhere/cargo"* ]] || fail "cmake does not say that there is no such cargo: $said"
+echo "ok  cmake refuses a library for another processor, and a cargo that is not there"
+
 private=$(pkg-config --static --libs colib)
 wanted=$(cd "$top" && rustc --print native-static-libs --crate-type staticlib -o "$tmp/empty.a" - </dev/null 2>&1 |
     sed -n 's/.*native-static-libs: //p')
