@@ -43,8 +43,8 @@ run() {
             die "$name, $variant: these calls are not at pages of $size"
         fi
         # (test_context makes its own stacks.)
-        [[ $name == test_context ]] || grep -q "mprotect(0x[0-9a-f]*,$size,PROT_NONE)" "$log" ||
-            die "$name, $variant: no guard of a page of $size was seen"
+        [[ $name == test_context ]] || grep -q "mprotect(0x[0-9a-f]*,65536,PROT_NONE)" "$log" ||
+            die "$name, $variant, pages of $size: no guard of 64 KiB was seen"
         passed=$((passed + 1))
     done
 }
