@@ -156,8 +156,8 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
     co.add_pending(RELEASED);
     fence(Ordering::SeqCst);
     // In this order. A wait that was over before the first look ended in a run that the second sees; one that began after it was
-    // there before the coroutine was suspended, and the third look sees it. It cannot have begun, ended and run between them: a
-    // resume begins with a look for the note above.
+    // there before the coroutine was suspended, and the third look sees it. It cannot have begun, ended and run between them: its
+    // resume begins with a look for the note above, and a round of the loop, with a system call, lies before that.
     let waited = co.wait.state() != WaitState::None;
     fence(Ordering::Acquire);
     let runs = co.seen_running();
