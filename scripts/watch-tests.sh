@@ -135,6 +135,7 @@ END
 test_backtrace Backtrace.Ends*:Backtrace.OfOne* counts frames of backtrace(), to which the sanitizer adds its own
 test_copystack_stress * more coroutines than ThreadSanitizer can tell apart, 8128
 test_resume_yield CoResume.NestsTenThousandDeep the same
+test_backtrace_stepped * its handler runs in the middle of switches, where the tool is between two fibers
 test_create CoCreate.OutOfMemory* limits its address space, of which the sanitizer needs terabytes
 test_dns_lookups HelperThreads.are_as_many_*:*no_thread_can_be_had* too slow for 40 at once; limits its address space
 test_dns_lookups *goes_on_in_a_child_of_fork* ThreadSanitizer does not follow a child of several threads; coroutines count as such
