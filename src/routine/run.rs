@@ -349,8 +349,9 @@ unsafe extern "C-unwind" fn leave_on_service(from: *const Coroutine) -> *mut u8 
     // SAFETY: a running coroutine belongs to this thread.
     let env = unsafe { &*from.env.get() };
     let to = Co::of(env.running());
-    from.suspend();
+    // Before another thread may free the block.
     let pending = from.pending();
+    from.suspend();
     if pending & RELEASE_SOON != 0 {
         from.clear_pending(RELEASE_SOON);
         super::release(Co::of(from));
