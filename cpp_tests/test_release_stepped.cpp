@@ -1,5 +1,5 @@
-// co_release by another thread at any moment of a coroutine's yield, wait or end: between any two instructions. A coroutine counts
-// as suspended only once its stack is left, or the next owner of its stack and its block finds them written to.
+// co_release by another thread at any moment of a coroutine's yield, wait, wake or end: between any two instructions. A coroutine
+// counts as suspended only once its stack is left, or the next owner of its stack and its block finds them written to.
 #include "support.h"
 
 #ifndef COLIB_PEER // the original frees what another thread runs
@@ -63,6 +63,9 @@ struct Steps {
     std::atomic<bool> reached{false};
     Semaphore begin_now, is_done;
     bool was_done = false;
+    // Who is about to go, if its stack is its own; at how many steps the thread stood there while another might have released it.
+    stCoRoutine_t *victim = nullptr;
+    int stood_on_a_suspended_stack = 0;
 
     // Does nothing in another thread than the stepped one.
     void begin()
@@ -110,14 +113,36 @@ Range range_of_libc()
     return range;
 }
 
-uintptr_t instruction_of([[maybe_unused]] pid_t pid)
-{
 #ifdef __x86_64__
-    return static_cast<uintptr_t>(ptrace(PTRACE_PEEKUSER, pid, offsetof(user, regs.rip), nullptr));
-#else
-    return 0; // any is looked at
-#endif
+
+uintptr_t word_of(pid_t pid, const void *at) { return static_cast<uintptr_t>(ptrace(PTRACE_PEEKDATA, pid, at, nullptr)); }
+
+uintptr_t register_of(pid_t pid, size_t offset)
+{
+    return static_cast<uintptr_t>(ptrace(PTRACE_PEEKUSER, pid, offset, nullptr));
 }
+
+bool is_at_code_of(pid_t pid, const Range &range)
+{
+    const uintptr_t at = register_of(pid, offsetof(user, regs.rip));
+    return range.from <= at && at < range.to;
+}
+
+// The victim's first words of registers are its stack pointer and who gets control back from it: nobody, of one that is suspended.
+bool stands_on_a_suspended_stack(pid_t pid)
+{
+    const stCoRoutine_t *const victim = steps->victim;
+    const uintptr_t sp = register_of(pid, offsetof(user, regs.rsp));
+    const uintptr_t bottom = word_of(pid, &victim->ctx.ss_sp);
+    return bottom < sp && sp <= bottom + word_of(pid, &victim->ctx.ss_size) && word_of(pid, &victim->ctx.regs[1]) == 0;
+}
+
+#else // any instruction is looked at, and no stack pointer
+
+bool is_at_code_of(pid_t, const Range &) { return false; }
+bool stands_on_a_suspended_stack(pid_t) { return false; }
+
+#endif
 
 // The parent's part: returns how the child ended, as in_child.
 int step_child(const std::function<int()> &body)
@@ -159,8 +184,10 @@ int step_child(const std::function<int()> &body)
         if (count >= 0 && (!steps->on || steps->reached)) {
             count = -1;
         }
-        const uintptr_t at = count >= 0 ? instruction_of(pid) : 0;
-        if (count >= 0 && !(libc.from <= at && at < libc.to) && count++ == steps->chosen) {
+        if (count >= 0 && steps->victim != nullptr) {
+            steps->stood_on_a_suspended_stack += stands_on_a_suspended_stack(pid);
+        }
+        if (count >= 0 && !is_at_code_of(pid, libc) && count++ == steps->chosen) {
             steps->reached = true;
             steps->begin_now.post();
             steps->was_done = steps->is_done.wait_ms(10);
@@ -221,6 +248,7 @@ private:
 int read_end = -1;
 stCoRoutine_t *victim = nullptr;
 bool went_on = false;
+bool lost_its_specific = false;
 
 void wait_for_byte()
 {
@@ -264,6 +292,18 @@ void swap_to_the_resumer()
 
 void end() { steps->begin(); }
 
+// All of its block is its own while it runs.
+void wait_with_a_specific()
+{
+    static int first, second;
+    co_setspecific(0, &first);
+    poll_one(read_end, -1);
+    lost_its_specific = co_getspecific(0) != &first;
+    co_setspecific(0, &second);
+    steps->end();
+    co_yield_ct();
+}
+
 // How the victim leaves its stack, and for whom.
 struct Going {
     const char *what;
@@ -271,6 +311,8 @@ struct Going {
     bool on_copy_stack, resumer_on_copy_stack, resumer_in_a_handler;
     // Another way through the release.
     bool for_the_release;
+    // Its steps are those from the one that is woken just before it to its own.
+    bool and_is_woken = false;
 };
 
 const Going kGoings[] = {
@@ -289,6 +331,8 @@ const Going kGoings[] = {
     {"an end to one in a handler", end, false, false, true, false},
     {"an end on a copy stack", end, true, false, false, false},
     {"an end to one on the same copy stack", end, true, true, false, false},
+    {"a wake", wait_with_a_specific, false, false, false, false, true},
+    {"a wake on a copy stack", wait_with_a_specific, true, true, false, false, true},
 };
 
 // A victim that is about to go, and who resumes it.
@@ -298,20 +342,30 @@ public:
     {
         const stCoRoutineAttr_t at[] = {attr(kStackSize), attr(0, copy_stack)};
         read_end = pipe_.rd;
-        went_on = false;
+        went_on = lost_its_specific = false;
         if (co_hook_fd(read_end) != 0 || co_create(&victim, &at[going.on_copy_stack], &Stage::run, this) != 0) {
             abort();
         }
         resumer_ = std::make_unique<Co>([this] { resume(); }, &at[going.resumer_on_copy_stack]);
         resumer_of_victim = resumer_->get();
+        // (A resumer may stand on the same copy stack.)
+        steps->victim = going.on_copy_stack ? nullptr : victim;
+        steps->stood_on_a_suspended_stack = 0;
     }
 
     // Runs the victim: `before`, on its stack, and what it does then. Steps end where its resumer goes on.
     void play(const std::function<void()> &before)
     {
         before_ = &before;
+        if (going_.and_is_woken) {
+            herald_.resume();
+        }
         resumer_->resume();
+        if (going_.and_is_woken) {
+            wake();
+        }
     }
+
 
     // What would wake it, if it still waited.
     void wake()
@@ -350,52 +404,80 @@ private:
     Pipe pipe_;
     const std::function<void()> *before_ = nullptr;
     std::unique_ptr<Co> resumer_;
+    Co herald_{[] {
+        poll_one(read_end, -1);
+        steps->begin();
+    }};
 };
 
 // What went wrong at a step, as bits of a child's result.
-enum { kWentOn = 1, kChanged = 2, kFewSteps = 4 };
+enum { kWentOn = 1, kChanged = 2, kFewSteps = 4, kLost = 8, kTooEarly = 16, kNotLeft = 32 };
 
 int say(const Going &going, int wrong)
 {
-    if (wrong != 0) {
-        printf("%s, step %ld: %s%s\n", going.what, steps->chosen, (wrong & kWentOn) != 0 ? "it ran after its release " : "",
-               (wrong & kChanged) != 0 ? "a stack was written to that another coroutine has" : "");
+    const std::pair<int, const char *> words[] = {
+        {kWentOn, "it ran after its release"},
+        {kChanged, "a stack was written to that another coroutine has"},
+        {kLost, "a part of its block changed while it ran"},
+        {kTooEarly, "it counted as suspended while its thread stood on its stack"},
+        {kNotLeft, "it counts as running for ever"},
+    };
+    for (const auto &[bit, word] : words) {
+        if ((wrong & bit) != 0) {
+            printf("%s, step %ld: %s\n", going.what, steps->chosen, word);
+        }
     }
     return wrong;
 }
+
+// The other thread's coroutines, which have what was released, look at it when this thread's has gone.
+class Look {
+public:
+    void of(Crowd &crowd)
+    {
+        begin_.wait();
+        whole_ = crowd.whole();
+        end_.post();
+    }
+    int verdict(const Going &going)
+    {
+        begin_.post();
+        end_.wait();
+        return say(going, (went_on ? kWentOn : 0) | (whole_ != Crowd::kCount ? kChanged : 0) | (lost_its_specific ? kLost : 0) |
+                              (steps->stood_on_a_suspended_stack != 0 ? kTooEarly : 0));
+    }
+
+private:
+    Semaphore begin_, end_;
+    int whole_ = 0;
+};
 
 // For each step of `going` in turn: the release happens there.
 int release_at_each_step(const Going &going)
 {
     steps->be_stepped();
     stShareStack_t *const copy_stack = co_alloc_sharestack(1, 64 * 1024);
-    Semaphore look, looked;
+    Look look;
     bool over = false;
-    int whole = 0;
     std::thread other([&] {
         for (steps->begin_now.wait(); !over; steps->begin_now.wait()) {
             co_release(victim);
             Crowd crowd;
             steps->is_done.post();
-            look.wait();
-            whole = crowd.whole();
-            looked.post();
+            look.of(crowd);
         }
     });
     int wrong = 0;
-    long count = 0;
+    long count = -1;
     // (The first time makes what later ones find made.)
-    for (long step = -1; step == count - 1 && wrong == 0; ++step) {
+    for (bool reached = true; reached && wrong == 0; count += reached) {
         Stage stage(going, copy_stack);
-        steps->chosen = step;
+        steps->chosen = count;
         steps->reached = false;
         stage.play([] {});
-        if (step >= 0 && !steps->reached) {
-            co_release(victim);
-            break;
-        }
-        ++count;
-        if (step < 0) {
+        reached = count < 0 || steps->reached;
+        if (!steps->reached) {
+            wrong = say(going, victim->ctx.regs[1] != nullptr ? kNotLeft : 0);
             co_release(victim);
             continue;
         }
@@ -403,14 +485,12 @@ int release_at_each_step(const Going &going)
             steps->is_done.wait();
         }
         stage.wake();
-        look.post();
-        looked.wait();
-        wrong = say(going, (went_on ? kWentOn : 0) | (whole != Crowd::kCount ? kChanged : 0));
+        wrong = look.verdict(going);
     }
     over = true;
     steps->begin_now.post();
     other.join();
-    printf("%s: %ld steps\n", going.what, count - 1);
+    printf("%s: %ld steps\n", going.what, count);
     return wrong | (count < 20 ? kFewSteps : 0);
 }
 
@@ -418,9 +498,9 @@ int release_at_each_step(const Going &going)
 int go_at_each_step_of_a_release(const Going &going)
 {
     stShareStack_t *const copy_stack = co_alloc_sharestack(1, 64 * 1024);
-    Semaphore runs, released, look, looked;
+    Semaphore runs, released;
+    Look look;
     bool over = false;
-    int whole = 0;
     std::thread other([&] {
         steps->be_stepped();
         for (runs.wait(); !over; runs.wait()) {
@@ -432,16 +512,14 @@ int go_at_each_step_of_a_release(const Going &going)
             }
             Crowd crowd;
             released.post();
-            look.wait();
-            whole = crowd.whole();
-            looked.post();
+            look.of(crowd);
         }
     });
     int wrong = 0;
-    long count = 0;
-    for (bool reached = true; reached && wrong == 0; ++count) {
+    long count = -1;
+    for (bool reached = true; reached && wrong == 0; count += reached) {
         Stage stage(going, copy_stack);
-        steps->chosen = count - 1;
+        steps->chosen = count;
         steps->reached = steps->was_done = false;
         stage.play([&] {
             runs.post();
@@ -449,19 +527,17 @@ int go_at_each_step_of_a_release(const Going &going)
         });
         steps->is_done.post();
         released.wait();
-        reached = steps->chosen < 0 || steps->reached;
+        reached = count < 0 || steps->reached;
         if (!steps->was_done) {
             steps->is_done.wait();
         }
         stage.wake();
-        look.post();
-        looked.wait();
-        wrong = say(going, (went_on ? kWentOn : 0) | (whole != Crowd::kCount ? kChanged : 0));
+        wrong = look.verdict(going);
     }
     over = true;
     runs.post();
     other.join();
-    printf("%s: %ld steps of co_release\n", going.what, count - 2);
+    printf("%s: %ld steps of co_release\n", going.what, count);
     return wrong | (count < 20 ? kFewSteps : 0);
 }
 

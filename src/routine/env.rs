@@ -80,10 +80,8 @@ pub(crate) struct Env {
     alive: AtomicBool,
     /// In ENVS.alive, or in ENVS.ended.
     pub(super) in_envs: Link,
-    /// Waiting coroutines that another thread released, linked by `spec0`, which nobody asks for any more; under ENVS.
-    to_release: Cell<*const Coroutine>,
-    /// Likewise, those that ran then.
-    running_to_release: Cell<*mut others::Handed>,
+    /// Coroutines that another thread released while they ran or waited; under ENVS.
+    to_release: Cell<*mut others::Handed>,
     any_to_release: AtomicU32,
     /// The thread's C++ exception state, or `no_exceptions`: never null.
     exceptions: Cell<*const ExceptionState>,
@@ -400,16 +398,11 @@ impl Env {
     /// Releases what other threads have asked for.
     #[cold]
     pub(crate) fn serve_releases(&self) {
-        let (mut next, running) = ENVS.lock.with(|| {
+        let handed = ENVS.lock.with(|| {
             self.any_to_release.store(0, Ordering::Relaxed);
-            (self.to_release.replace(null()), self.running_to_release.replace(null_mut()))
+            self.to_release.replace(null_mut())
         });
-        // SAFETY: entries are live coroutines of this thread that were handed over for release.
-        while let Some(co) = unsafe { Co::from_c(next) } {
-            next = co.spec0.get().cast();
-            crate::routine::release(co);
-        }
-        others::release_handed(running);
+        others::release_handed(handed);
     }
 }
 

@@ -87,7 +87,8 @@ pub(crate) enum Foreign {
     Free,
 }
 
-/// A coroutine that another thread released while it ran. Not linked by its own block: all of that is in use.
+/// A coroutine that another thread released while it ran or waited. Not linked by its own block: all of that is in use, or may be by
+/// the time that its thread looks.
 pub(super) struct Handed {
     next: *mut Handed,
     co: *const Coroutine,
@@ -97,20 +98,22 @@ pub(super) struct Handed {
 unsafe impl Zeroed for Handed {}
 
 impl Env {
-    /// Asks this thread to release `co`, which runs: when it yields, or when the thread next looks. (A note in the block
+    /// Asks this thread to release `co`: when that yields, or when the thread next looks. (A note in the block
     /// alone could come just after the yield has looked for one.) Environments are locked.
-    fn hand_over_running(&self, co: Co, handed: NonNull<Handed>) {
-        let entry = Handed { next: self.running_to_release.get(), co: co.as_ptr() };
+    fn hand_over(&self, co: Co, handed: NonNull<Handed>) {
+        let entry = Handed { next: self.to_release.get(), co: co.as_ptr() };
         // SAFETY: new, and nobody else's.
         unsafe { handed.write(entry) };
-        self.running_to_release.set(handed.as_ptr());
+        self.to_release.set(handed.as_ptr());
+        self.any_to_release.store(1, Ordering::Relaxed);
+        event::kick(self);
     }
 }
 
 /// Releases a list of the calling thread's coroutines that were handed over.
 pub(super) fn release_handed(mut next: *mut Handed) {
     while let Some(handed) = NonNull::new(next) {
-        // SAFETY: from `hand_over_running`, and taken out of the environment's list.
+        // SAFETY: from `hand_over`, and taken out of the environment's list.
         let entry = unsafe { handed.read() };
         // SAFETY: read above, used no more.
         unsafe { heap::free(handed) };
@@ -134,7 +137,7 @@ pub(crate) fn release_foreign(co: Co) -> Foreign {
         // Outside the lock, which a signal handler may want: see `Lock::with`.
         handed = heap::alloc::<Handed>();
         if handed.is_none() {
-            error!("co_release: no memory to hand the running coroutine {:p} to its thread", co.as_ptr());
+            error!("co_release: no memory to hand coroutine {:p} to its thread", co.as_ptr());
             return Foreign::HandedOver;
         }
     };
@@ -158,20 +161,13 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
     // In this order. A wait that was over before the first look ended in a run that the second sees; one that began after it was
     // there before the coroutine was suspended, and the third look sees it. It cannot have begun, ended and run between them: its
     // resume begins with a look for the note above, and a round of the loop, with a system call, lies before that.
-    let waited = co.wait.state() != WaitState::None;
+    let waits = || co.wait.state() != WaitState::None;
+    let waited = waits();
     fence(Ordering::Acquire);
-    let runs = co.seen_running();
-    let waits = waited || co.wait.state() != WaitState::None;
-    if runs {
-        env.hand_over_running(co, handed.take()?);
-    } else if waits || co.on_copy_stack() {
-        co.spec0.set(env.to_release.get().cast_mut().cast());
-        env.to_release.set(co.as_ptr());
-    } else {
+    if !(co.seen_running() || waited || waits() || co.on_copy_stack()) {
         return Some(Foreign::Free);
     }
-    env.any_to_release.store(1, Ordering::Relaxed);
-    event::kick(env);
+    env.hand_over(co, handed.take()?);
     Some(Foreign::HandedOver)
 }
 
