@@ -24,7 +24,7 @@ use crate::routine::coroutine::{
 };
 use crate::routine::env::{self, Env};
 use crate::routine::mutex::Mutex;
-use crate::routine::watched;
+use crate::routine::watched::{self, Switch};
 use crate::sys::caller::Function;
 use crate::sys::log::{error, fatal, misuse};
 use crate::sys::tools;
@@ -57,34 +57,20 @@ fn build_first_frame(co: Co) {
 
 /// Who is left, and the context to go on with: the last thing that whoever gets it does is
 /// the switch, with no frame of its own left. (A frame that is left without a return costs a misprediction.)
-type Step<'a> = (&'a Coroutine, *mut u8);
+type Step = (&'static Coroutine, *mut u8);
 
-/// Does a step of a resume: in tail position.
+/// Does a step by `switch`, [`arch::switch`] or [`arch::switch_back`]: in tail position.
 ///
 /// # Safety
-/// As [`arch::switch`]; who enters is the environment's running one.
+/// As there; who enters is the environment's running one.
 #[inline(always)]
-unsafe fn go(from: &Coroutine, sp: *mut u8) {
+unsafe fn go(switch: Switch, from: &Coroutine, sp: *mut u8) {
     if tools::watched() {
         // SAFETY: as the caller vouches.
-        return unsafe { watched::switch(arch::switch, from, sp) };
+        return unsafe { watched::switch(switch, from, sp) };
     }
     // SAFETY: as the caller vouches.
-    unsafe { arch::switch(from, sp) }
-}
-
-/// Does a step of a yield: in tail position.
-///
-/// # Safety
-/// As [`arch::switch_back`]; who enters is the environment's running one.
-#[inline(always)]
-unsafe fn go_back(from: &Coroutine, sp: *mut u8) {
-    if tools::watched() {
-        // SAFETY: as the caller vouches.
-        return unsafe { watched::switch(arch::switch_back, from, sp) };
-    }
-    // SAFETY: as the caller vouches.
-    unsafe { arch::switch_back(from, sp) }
+    unsafe { switch(from, sp) }
 }
 
 /// Leaves `from` by the service stack, probably for `to`.
@@ -118,13 +104,13 @@ pub(crate) unsafe extern "C-unwind" fn resume_slowly(co: *const Coroutine) {
     // SAFETY: as the caller vouches.
     if let Some((from, sp)) = step_into(unsafe { Co::from_c(co) }) {
         // SAFETY: `step_into` found it suspended, or new with its first frame built, and its bytes in place.
-        unsafe { go(from, sp) }
+        unsafe { go(arch::switch, from, sp) }
     }
 }
 
 /// Makes `co` the running coroutine. `None`: that makes no sense, or the switch is done already.
 #[inline(never)]
-fn step_into(co: Option<Co>) -> Option<Step<'static>> {
+fn step_into(co: Option<Co>) -> Option<Step> {
     let Some(co) = co else { return refuse("co_resume: the coroutine is NULL", None) };
     if co.is_main() || co.is_running() {
         return refuse("co_resume: running already: coroutine", Some(co));
@@ -175,7 +161,7 @@ fn step_into(co: Option<Co>) -> Option<Step<'static>> {
 /// `co` could not be brought in: no memory, which was said, or another thread uses its stack.
 #[cold]
 #[inline(never)]
-fn stays_out(env: &Env, co: Co) -> Option<Step<'static>> {
+fn stays_out(env: &Env, co: Co) -> Option<Step> {
     env.refused.set(co.as_ptr());
     if copy::is_taken(env, co) {
         return refuse("co_resume: another thread's coroutine lies on the copy stack of coroutine", Some(co));
@@ -187,7 +173,7 @@ fn stays_out(env: &Env, co: Co) -> Option<Step<'static>> {
 /// is not inlined where it is called: it is none of the usual ones.)
 #[cold]
 #[inline(never)]
-fn refuse(why: &str, co: Option<Co>) -> Option<Step<'static>> {
+fn refuse(why: &str, co: Option<Co>) -> Option<Step> {
     match co {
         Some(co) => misuse!("{why} {:p}", co.as_ptr()),
         None => misuse!("{why}"),
@@ -243,7 +229,7 @@ fn make_new(env: &Env, co: Co) {
 
 /// The second half of a resume whose resumer stands on the same copy stack.
 unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
-    // SAFETY: `try_resume` passed a live coroutine.
+    // SAFETY: `step_into` passed a live coroutine.
     let co = unsafe { &*co };
     // SAFETY: it belongs to this thread.
     let env = unsafe { &*co.env.get() };
@@ -302,13 +288,13 @@ pub(crate) fn yield_into(then: unsafe extern "C-unwind" fn() -> isize) -> isize 
 pub(crate) extern "C-unwind" fn yield_slowly() {
     if let Some((from, sp)) = step_back() {
         // SAFETY: the resumer is suspended and its bytes are in place.
-        unsafe { go_back(from, sp) }
+        unsafe { go(arch::switch_back, from, sp) }
     }
 }
 
 /// Makes the resumer the running coroutine. `None`: there is none, or the switch is done already.
 #[inline(never)]
-fn step_back() -> Option<Step<'static>> {
+fn step_back() -> Option<Step> {
     let Some(env) = env::current() else { return refuse("co_yield: this thread has no coroutines", None) };
     let from = env.running();
     let Some(to) = from.resumer.get() else {
@@ -439,16 +425,14 @@ pub(crate) fn swap(from: Co, to: Co) {
             return;
         }
         let goes_back = to.is_running() || to.is_main();
+        if !goes_back {
+            to.resumer.set(Some(from));
+        }
         move_exceptions(env, &from, &to);
         env.set_running(&to);
         env.counts.swaps.bump();
-        if goes_back {
-            // SAFETY: suspended, its bytes in place.
-            return unsafe { go_back(&from, to.sp.get()) };
-        }
-        to.resumer.set(Some(from));
-        // SAFETY: as above.
-        unsafe { go(&from, to.sp.get()) };
+        // SAFETY: suspended, its bytes in place.
+        unsafe { go(if goes_back { arch::switch_back } else { arch::switch }, &from, to.sp.get()) };
     } else {
         // SAFETY: as the caller vouches, alive.
         unsafe { arch::resume(to.as_ptr()) };

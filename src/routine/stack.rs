@@ -117,6 +117,13 @@ unsafe impl Zeroed for Class {}
 // SAFETY: a number.
 unsafe impl Zeroed for c_uint {}
 
+impl Class {
+    /// Bytes from one stack to the next: its guard and itself.
+    fn stride(&self) -> usize {
+        self.size.get() + pages::guard_size()
+    }
+}
+
 struct Central {
     lock: Lock,
     classes: UnsafeCell<List>,
@@ -223,7 +230,7 @@ pub(super) unsafe fn take_from(class: &'static Class, may_grow: bool) -> Option<
 }
 
 fn new_slab(class: &'static Class) -> Option<&'static Slab> {
-    let stride = class.size.get() + pages::guard_size();
+    let stride = class.stride();
     let mut count = class.next_count.get().min(SLAB_BYTES / stride).max(1);
     let base = loop {
         match pages::reserve(count * stride) {
@@ -261,7 +268,7 @@ impl Slab {
 
     fn stride(&self) -> usize {
         // SAFETY: classes are never freed.
-        unsafe { (*self.class.get()).size.get() + pages::guard_size() }
+        unsafe { &*self.class.get() }.stride()
     }
 
     fn take(&self, may_open: bool) -> Option<NonNull<StackMem>> {
