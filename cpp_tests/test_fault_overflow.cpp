@@ -2,7 +2,7 @@
 // else's memory; SIGSEGV is otherwise the program's. Compiled with -fstack-clash-protection (CMakeLists.txt).
 #include "support.h"
 
-#ifndef COLIB_PEER // the original has no guard pages, and says nothing
+#ifndef COLIB_PEER // the original has no guards, and says nothing
 
 #include <alloca.h>
 #include <algorithm>
@@ -25,7 +25,7 @@ const int kGuard = kPage;
 #endif
 
 // Whether -fstack-clash-protection does anything: gcc has no probes for riscv64 before version 15.
-#ifdef __riscv
+#if defined(__riscv) && __GNUC__ < 15
 constexpr bool kProbed = false;
 #else
 constexpr bool kProbed = true;
