@@ -118,7 +118,8 @@ void co_yield_ct(void);
  * destructor runs). Works at thread exit, from any thread, and after co's thread has ended. As libco.
  *
  * Unlike libco, which crashes there: NULL does nothing; a running coroutine, also the caller itself,
- * is freed when it yields or ends; one that waits in co_poll or on a condition is taken off first.
+ * is freed when it yields or ends, or its thread does; one that waits in co_poll or on a condition is taken off first.
+ * Another thread's may stay if there is no memory: nothing has happened then but a message.
  *
  * Requires:
  * co is NULL, or from co_create and not released.
@@ -267,9 +268,13 @@ int co_cond_wait(stCoCond_t *cond,
  * take turns; who is switched out keeps a copy of its live bytes only. The usual caution: a pointer
  * into such a stack is good only while its coroutine runs. They stay until the process ends. As libco.
  *
+ * A stack is one thread's at a time: while coroutines that started on it there have neither ended nor been released,
+ * co_resume in another thread refuses those that would start on it, and logs a message.
+ *
  * NULL (where libco crashes) if an argument is 0 or less, or if there is no memory.
  */
-stShareStack_t *co_alloc_sharestack(int iCount, int iStackSize);
+stShareStack_t *co_alloc_sharestack(int iCount,
+                                    int iStackSize);
 
 /**
  * Names the environment variables that each coroutine with hooks on has for itself: unset at first,

@@ -34,6 +34,7 @@ skipped=(
     'process_fork|qemu ends, by an assertion of its own, when a child of fork starts a thread'
     'backtrace_stepped|only x86-64 has the trap flag by which it steps'
     'release_stepped|qemu has no ptrace (tests/gdb_stepped.sh looks at the same in another way)'
+    'copystack_stepped|qemu has no ptrace'
     'dns_tick|measures how long the thread is stopped, which here the emulator does as well'
 )
 # And single tests of the others.

@@ -27,6 +27,7 @@ left_out() {
     cat <<'END'
 test_hook_added_off * counts system calls by ptrace, the tool's own among them
 test_hook_allocator * has a malloc of its own, which the tool replaces
+test_copystack_stepped * would step through the tool by ptrace
 test_release_stepped * would step through the tool by ptrace
 test_fault_kernel * changes system calls by ptrace, the tool's own among them
 test_fault_memory * has a malloc of its own, which the tool replaces

@@ -149,10 +149,11 @@ pub(crate) fn cancel(env: &Env, co: Co) {
                 wait.node.link().unlink();
             }
         }
-        wait.set_state(WaitState::None);
         if wait.granted.get() {
             mutex::pass_on(co);
         }
+        // Last: from here on another thread may release it.
+        wait.set_state(WaitState::None);
     });
 }
 

@@ -9,11 +9,15 @@
 //! `occupy_co` of the stack says whose bytes lie there. They stay until another coroutine needs the
 //! stack, so a coroutine that runs alone is never copied. Invariant: a suspended, started coroutine is
 //! either its stack's occupant or has its live bytes in `save_buffer`.
+//!
+//! A stack is one thread's at a time: from the first coroutine that starts on it (`claim`) until the last one that
+//! did has ended and left it, or was released (`leave_stack`). Other threads' are refused meanwhile.
 
 use core::cell::Cell;
 use core::ffi::c_int;
+use core::mem::offset_of;
 use core::ptr::{NonNull, null, null_mut};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::arch;
 use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, LARGEST_STACK};
@@ -30,11 +34,25 @@ use crate::util::{pool, size_class};
 /// A group of copy stacks, as C sees it (stShareStack_t).
 #[repr(C)]
 pub(crate) struct ShareStack {
-    pub(crate) alloc_idx: Cell<u32>,
+    pub(crate) alloc_idx: AtomicU32,
     pub(crate) stack_size: Cell<c_int>,
     pub(crate) count: Cell<c_int>,
     pub(crate) stack_array: Cell<*mut *const StackMem>,
 }
+
+/// A copy stack: what C sees of it, and whose it is.
+#[repr(C)]
+struct CopyStack {
+    stack: StackMem,
+    /// The environment of those that use it; null: anybody may begin.
+    owner: AtomicPtr<Env>,
+    /// How many started on it, and have neither left it since nor been released.
+    users: AtomicU32,
+}
+
+// SAFETY: null pointers and zeros.
+unsafe impl Zeroed for CopyStack {}
+const _: () = assert!(offset_of!(CopyStack, stack) == 0);
 
 // SAFETY: zeros and a null pointer; filled before use.
 unsafe impl Zeroed for ShareStack {}
@@ -61,10 +79,10 @@ pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>
     // SAFETY: `alloc_records` made `stacks` zeroed records.
     let all = unsafe { core::slice::from_raw_parts(records.as_ptr(), stacks) };
     for (i, record) in all.iter().enumerate() {
-        if stack::alone(bytes, record).is_none() {
+        if stack::alone(bytes, &record.stack).is_none() {
             for made in &all[..i] {
                 // SAFETY: made in this loop, used by nobody.
-                unsafe { stack::free_alone(made) };
+                unsafe { stack::free_alone(&made.stack) };
             }
             // SAFETY: from `alloc_records`; `all` is used no more.
             unsafe { heap::free(records) };
@@ -75,7 +93,7 @@ pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>
             return Err(no_memory);
         }
         // SAFETY: `stacks` pointers.
-        unsafe { array.as_ptr().wrapping_add(i).write(record) };
+        unsafe { array.as_ptr().wrapping_add(i).write((&raw const *record).cast()) };
     }
     // SAFETY: just made.
     let made = unsafe { group.as_ref() };
@@ -97,9 +115,9 @@ fn keep(group: NonNull<ShareStack>, array: NonNull<*const StackMem>, stacks: usi
     unsafe { array.as_ptr().wrapping_add(stacks).write(before.cast_const().cast()) };
 }
 
-fn alloc_records(count: usize) -> Option<(NonNull<*const StackMem>, NonNull<StackMem>)> {
+fn alloc_records(count: usize) -> Option<(NonNull<*const StackMem>, NonNull<CopyStack>)> {
     let array = heap::alloc_array::<*const StackMem>(count.checked_add(1)?)?;
-    match heap::alloc_array::<StackMem>(count) {
+    match heap::alloc_array::<CopyStack>(count) {
         Some(records) => Some((array, records)),
         None => {
             // SAFETY: just made.
@@ -112,8 +130,7 @@ fn alloc_records(count: usize) -> Option<(NonNull<*const StackMem>, NonNull<Stac
 /// The next stack of a group, in turns.
 pub(crate) fn next_of(group: &ShareStack) -> Option<NonNull<StackMem>> {
     let count = u32::try_from(group.count.get()).ok().filter(|&count| count > 0)?;
-    let turn = group.alloc_idx.get();
-    group.alloc_idx.set(turn.wrapping_add(1));
+    let turn = group.alloc_idx.fetch_add(1, Ordering::Relaxed);
     let slot = group.stack_array.get().wrapping_add((turn % count) as usize);
     // SAFETY: the array has `count` entries.
     NonNull::new(unsafe { *slot }.cast_mut())
@@ -131,24 +148,58 @@ pub(crate) fn occupies_same_stack(a: &Coroutine, b: Co) -> bool {
     b.on_copy_stack() && a.on_copy_stack() && a.stack_mem.get() == b.stack_mem.get()
 }
 
-/// Makes `co` the occupant of its stack, its bytes in place. False (and nothing has changed) if there
-/// is no memory to save the present occupant, or it belongs to another thread.
+/// Why a coroutine does not get its stack.
+pub(crate) enum Refused {
+    /// No memory to save the present occupant, or that is where it cannot be saved: it was said.
+    Said,
+    /// The stack is another thread's.
+    Taken,
+}
+
+/// The record of `co`'s stack, a copy stack.
+fn whole(co: Co) -> &'static CopyStack {
+    // SAFETY: `next_of` gave the stack to this coroutine, from a group's records, which are never freed.
+    unsafe { &*co.stack_mem.get().cast::<CopyStack>() }
+}
+
+/// Makes `co` a user of its stack, if that is the calling thread's or nobody's.
+#[inline(never)]
+fn claim(env: &Env, co: Co) -> bool {
+    let me = (&raw const *env).cast_mut();
+    let stack = whole(co);
+    // (As long as it is this thread's nobody else takes it: its users leave by this thread.)
+    match stack.owner.compare_exchange(null_mut(), me, Ordering::Acquire, Ordering::Relaxed) {
+        Err(owner) if owner != me => return false,
+        _ => {}
+    }
+    stack.users.fetch_add(1, Ordering::Relaxed);
+    co.uses_copy_stack.set(1);
+    true
+}
+
+/// Makes `co` the occupant of its stack, its bytes in place. If it is refused nothing has changed.
 ///
 /// The caller runs on another stack.
 #[inline]
-pub(crate) fn bring_in(env: &Env, co: Co) -> bool {
+pub(crate) fn bring_in(env: &Env, co: Co) -> Result<(), Refused> {
     let stack = co.stack();
-    let occupant = stack.occupy_co.get();
-    if !core::ptr::eq(occupant, co.as_ptr()) {
-        // SAFETY: an occupant is taken off its stack before it is freed.
-        if let Some(occupant) = unsafe { Co::from_c(occupant) }
+    if !core::ptr::eq(stack.occupant(), co.as_ptr()) {
+        let begins = co.uses_copy_stack.get() == 0;
+        if begins && !claim(env, co) {
+            return Err(Refused::Taken);
+        }
+        // SAFETY: one of this thread's; an occupant is taken off its stack before it is freed.
+        if let Some(occupant) = unsafe { Co::from_c(stack.occupant()) }
             && !move_out(env, occupant)
         {
-            return false;
+            if begins {
+                leave_stack(co);
+            }
+            return Err(Refused::Said);
         }
-        stack.occupy_co.set(co.as_ptr());
+        stack.set_occupant(co.as_ptr());
     } else if co.c_start.get() != 0 {
-        return true;
+        return Ok(());
     }
     if tools::bytes_are_watched() {
         tools::blank(area_of(stack));
@@ -164,14 +215,7 @@ pub(crate) fn bring_in(env: &Env, co: Co) -> bool {
         // SAFETY: `size` bytes were saved from `start`, and the stack is free for them.
         unsafe { arch::copy_live(co.save_buffer.get(), start, size) };
     }
-    true
-}
-
-/// Whether another thread's coroutine lies on `co`'s stack: then [`bring_in`] refuses.
-pub(crate) fn is_taken(env: &Env, co: Co) -> bool {
-    // SAFETY: an occupant is taken off its stack before it is freed.
-    unsafe { Co::from_c(co.stack().occupy_co.get()) }
-        .is_some_and(|occupant| !core::ptr::eq(occupant.env.get(), env))
+    Ok(())
 }
 
 /// Asks for what [`bring_in`] will move: the coroutine's bytes, and the place of those of its stack's occupant.
@@ -179,7 +223,7 @@ pub(crate) fn is_taken(env: &Env, co: Co) -> bool {
 pub(crate) fn prefetch_bytes(co: Co) {
     arch::prefetch_lines(co.save_buffer.get(), lines(co));
     // SAFETY: an occupant is taken off its stack before it is freed.
-    if let Some(occupant) = unsafe { Co::from_c(co.stack().occupy_co.get()) } {
+    if let Some(occupant) = unsafe { Co::from_c(co.stack().occupant()) } {
         arch::prefetch_lines(occupant.save_buffer.get(), lines(occupant));
     }
 }
@@ -188,7 +232,7 @@ pub(crate) fn prefetch_bytes(co: Co) {
 #[inline(always)]
 pub(crate) fn prefetch_occupant(co: Co) {
     // SAFETY: as above.
-    if let Some(occupant) = unsafe { Co::from_c(co.stack().occupy_co.get()) } {
+    if let Some(occupant) = unsafe { Co::from_c(co.stack().occupant()) } {
         occupant.prefetch();
     }
 }
@@ -206,9 +250,6 @@ fn live_start(co: Co) -> *mut u8 {
 /// Moves a suspended occupant's live bytes into its buffer.
 #[inline]
 fn move_out(env: &Env, occupant: Co) -> bool {
-    if !core::ptr::eq(occupant.env.get(), env) {
-        return false;
-    }
     if occupant.c_start.get() == 0 || occupant.c_end.get() != 0 {
         // Reset by hand, or ended: its bytes are worth nothing.
         return true;
@@ -254,7 +295,8 @@ fn drop_buffer(env: &Env, co: Co) {
     co.save_size.set(0);
 }
 
-/// The coroutine's bytes are worth nothing any more: it ended, or starts anew.
+/// The coroutine's bytes are worth nothing any more: it ended, or starts anew. The caller runs on another stack, which may be
+/// another thread's from now on.
 pub(crate) fn forget(env: &Env, co: Co) {
     leave_stack(co);
     drop_buffer(env, co);
@@ -269,9 +311,16 @@ pub(crate) fn forget_central(co: Co) {
     }
 }
 
+/// (By any thread, and several at a time, where the thread of those that use the stack has ended.)
 fn leave_stack(co: Co) {
-    let stack = co.stack();
-    if core::ptr::eq(stack.occupy_co.get(), co.as_ptr()) {
-        stack.occupy_co.set(null());
+    if co.uses_copy_stack.replace(0) == 0 {
+        return;
+    }
+    let stack = whole(co);
+    if core::ptr::eq(stack.stack.occupant(), co.as_ptr()) {
+        stack.stack.set_occupant(null());
+    }
+    if stack.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+        stack.owner.store(null_mut(), Ordering::Release);
     }
 }

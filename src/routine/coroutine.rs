@@ -5,7 +5,7 @@
 //!    24  ┌ coctx_t.regs of the original, which our switch does not use:
 //!        │ sp, resumer, exceptions, wait (timer, node, loop, outcome)
 //!   136  └ ss_size  ss_sp                   as the original's
-//!   152  cStart cEnd cIsMain cEnableSysHook cIsShareStack   pending  laid_down
+//!   152  cStart cEnd cIsMain cEnableSysHook cIsShareStack   pending laid_down uses_copy_stack
 //!   160  pvEnv: here the extras, the other specifics and whatever few coroutines need
 //!   168  stack_mem  stack_sp  save_size     as the original's
 //!   188  io_len: with wait.more and wait.count, a read that waits without a frame
@@ -156,7 +156,8 @@ pub(crate) struct Coroutine {
     pending: AtomicU8,
     /// Not 0: released, and kept for the next co_create (`parked`).
     laid_down: Cell<u8>,
-    spare: u8,
+    /// Not 0: counts among the users of its copy stack.
+    pub(crate) uses_copy_stack: Cell<u8>,
     /// What few coroutines need, null in most.
     pub(crate) extra: Cell<*mut Extra>,
     pub(crate) stack_mem: Cell<*const StackMem>,

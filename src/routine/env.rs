@@ -17,12 +17,13 @@ pub(super) mod others;
 use core::cell::Cell;
 use core::ffi::c_void;
 use core::mem::size_of;
-use core::ptr::{NonNull, null, null_mut};
+use core::ptr::{NonNull, null, null_mut, without_provenance_mut};
 use core::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::event::{self, LoopStats, Reactor};
 use crate::routine::cond::Cond;
-use crate::routine::coroutine::{Co, Coroutine, DEFAULT_STACK, RELEASED};
+use crate::routine::copy;
+use crate::routine::coroutine::{AT_END, Co, Coroutine, DEFAULT_STACK, RELEASE_SOON, RELEASED};
 use crate::routine::debug;
 use crate::routine::overflow;
 use crate::routine::parked::Parked;
@@ -86,6 +87,8 @@ pub(crate) struct Env {
     /// The thread's C++ exception state, or `no_exceptions`: never null.
     exceptions: Cell<*const ExceptionState>,
     service: Cell<*const StackMem>,
+    /// The coroutine on whose stack the thread ended; null if on its own.
+    ended_on: Cell<*const Coroutine>,
     /// The thread's own stack, as the sanitizers know it.
     pub(super) main_watched: watched::Main,
     signal_stack: SignalStack,
@@ -414,7 +417,35 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
     with_signals_blocked(|| end(env));
 }
 
+/// What the ending thread ran does not go on: it has ended, as far as that goes, and is freed if it was released meanwhile.
+fn end_running(env: &Env) {
+    let mut at = Co::of(env.running());
+    env.set_running(&env.main);
+    while let Some(resumer) = at.resumer.get() {
+        if at.stands_on_its_stack() {
+            // musl's pthread_exit does not go back to the thread's own.
+            env.ended_on.set(at.as_ptr());
+            if at.pending() & (RELEASE_SOON | RELEASED) != 0 {
+                others::say_left(at);
+            }
+        } else {
+            at.c_end.set(1);
+            at.sp.set(without_provenance_mut(AT_END));
+            env.count_end();
+            at.suspend();
+            if at.pending() & RELEASE_SOON != 0 {
+                at.clear_pending(RELEASE_SOON);
+                super::release(at);
+            } else if at.on_copy_stack() {
+                copy::forget(env, at);
+            }
+        }
+        at = resumer;
+    }
+}
+
 fn end(env: &Env) {
+    end_running(env);
     env.serve_releases();
     // Waits end here: nobody will serve them. Their coroutines can still be released by any thread.
     event::end_of_thread(env);

@@ -215,7 +215,7 @@ fn release_slowly(co: Co) {
         if co.is_running() {
             return release_soon(mine, co);
         }
-    } else if let env::Foreign::HandedOver = env::release_foreign(co) {
+    } else if !matches!(env::release_foreign(co), env::Foreign::Free) {
         return;
     }
     if co.wait.state() != WaitState::None

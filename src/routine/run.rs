@@ -143,8 +143,8 @@ fn step_into(co: Option<Co>) -> Option<Step> {
             unsafe { go_by_service(from, top, resume_on_service, co.as_ptr(), co) };
             return None;
         }
-        if !copy::bring_in(env, co) {
-            return stays_out(env, co);
+        if let Err(why) = copy::bring_in(env, co) {
+            return stays_out(env, co, why);
         }
     }
     if fresh {
@@ -158,15 +158,17 @@ fn step_into(co: Option<Co>) -> Option<Step> {
     Some((from, co.sp.get()))
 }
 
-/// `co` could not be brought in: no memory, which was said, or another thread uses its stack.
+/// `co` could not be brought in.
 #[cold]
 #[inline(never)]
-fn stays_out(env: &Env, co: Co) -> Option<Step> {
+fn stays_out(env: &Env, co: Co, why: copy::Refused) -> Option<Step> {
     env.refused.set(co.as_ptr());
-    if copy::is_taken(env, co) {
-        return refuse("co_resume: another thread's coroutine lies on the copy stack of coroutine", Some(co));
+    match why {
+        copy::Refused::Said => None,
+        copy::Refused::Taken => {
+            refuse("co_resume: another thread uses the copy stack of coroutine", Some(co))
+        }
     }
-    None
 }
 
 /// Says why a resume does nothing. (Apart: what formats a message keeps a frame. And a function in `DOORS`
@@ -235,7 +237,8 @@ unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
     let env = unsafe { &*co.env.get() };
     let from = env.running();
     env.refused.set(null());
-    if !copy::bring_in(env, Co::of(co)) {
+    // (A stack on which the resumer stands is this thread's.)
+    if copy::bring_in(env, Co::of(co)).is_err() {
         env.refused.set(co);
         watched::turn_back(Co::of(from));
         return from.sp.get();
@@ -300,15 +303,11 @@ fn step_back() -> Option<Step> {
     let Some(to) = from.resumer.get() else {
         return refuse("co_yield: the main coroutine has nobody to yield to", None);
     };
-    let released = from.pending() & (RELEASE_SOON | RELEASED) != 0;
-    let move_here = copy::occupies_same_stack(from, to);
+    let by_service = from.pending() & (RELEASE_SOON | RELEASED) != 0 || copy::occupies_same_stack(from, to);
     move_exceptions(env, from, &to);
     env.set_running(&to);
     probe!("yield", (&raw const *from).addr(), to.as_ptr().addr());
-    if released || move_here {
-        let Some(top) = env.service_top() else {
-            fatal(format_args!("colib: no memory for the stack to leave coroutine {:p} by", from));
-        };
+    if by_service && let Some(top) = service_top(env, from, to) {
         // SAFETY: as in `step_into`; the work returns the resumer's context.
         unsafe { go_by_service(from, top, leave_on_service, from, to) };
         return None;
@@ -317,10 +316,21 @@ fn step_back() -> Option<Step> {
     Some((from, to.sp.get()))
 }
 
+/// The top of the stack to leave `from` by. `None` without memory, where the thread can do later what it would do there: it
+/// releases what other threads have asked for, and a copy stack is given up when who ended on it is released.
+fn service_top(env: &Env, from: &Coroutine, to: Co) -> Option<*mut u8> {
+    let top = env.service_top();
+    // (Both have made it already: `release_soon`, and the resume.)
+    if top.is_none() && (from.pending() & RELEASE_SOON != 0 || copy::occupies_same_stack(from, to)) {
+        fatal(format_args!("colib: no memory for the stack to leave coroutine {:p} by", from));
+    }
+    top
+}
+
 /// Puts a resumer's bytes back on its copy stack. It was moved out for one it resumed itself, so
 /// there is no way on without it.
 fn bring_back(env: &Env, to: Co) {
-    if to.on_copy_stack() && !copy::bring_in(env, to) {
+    if to.on_copy_stack() && copy::bring_in(env, to).is_err() {
         fatal(format_args!("colib: no memory to bring coroutine {:p} back to its copy stack", to.as_ptr()));
     }
 }
@@ -335,16 +345,26 @@ unsafe extern "C-unwind" fn leave_on_service(from: *const Coroutine) -> *mut u8 
     // SAFETY: a running coroutine belongs to this thread.
     let env = unsafe { &*from.env.get() };
     let to = Co::of(env.running());
-    // Before another thread may free the block.
+    // Before another thread may free the block. (Not that of one on a copy stack.)
     let pending = from.pending();
+    let on_copy_stack = from.on_copy_stack();
+    let ended = from.sp.get().addr() == AT_END;
+    if on_copy_stack && pending & (RELEASE_SOON | RELEASED) != 0 && from.c_end.get() == 0 {
+        // Its bytes are not worth moving.
+        from.c_end.set(1);
+        env.count_end();
+    }
     from.suspend();
+    // First: a stack that both are on stays this thread's.
+    bring_back(env, to);
     if pending & RELEASE_SOON != 0 {
         from.clear_pending(RELEASE_SOON);
         super::release(Co::of(from));
     } else if pending & RELEASED != 0 {
         env.serve_releases();
+    } else if on_copy_stack && ended {
+        copy::forget(env, Co::of(from));
     }
-    bring_back(env, to);
     to.sp.get()
 }
 
@@ -378,19 +398,14 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
         co.c_start.set(0);
         co.c_end.set(0);
     }
-    let move_here = copy::occupies_same_stack(co, to);
-    if co.on_copy_stack() {
-        copy::forget(env, Co::of(co));
-    }
+    // (Off a copy stack before another thread may have it.)
+    let by_service = pending & (RELEASE_SOON | RELEASED) != 0 || co.on_copy_stack();
     move_exceptions(env, co, &to);
     co.forget_exceptions();
     env.set_running(&to);
     probe!("end", (&raw const *co).addr(), to.as_ptr().addr());
     watched::leave_for_good(to);
-    if pending & (RELEASE_SOON | RELEASED) != 0 || move_here {
-        let Some(service) = env.service_top() else {
-            fatal(format_args!("colib: no memory for the stack to end coroutine {:p} on", co));
-        };
+    if by_service && let Some(service) = service_top(env, co, to) {
         return Exit { sp: null_mut(), service };
     }
     bring_back(env, to);
@@ -421,7 +436,8 @@ pub(crate) fn swap(from: Co, to: Co) {
         if copy::occupies_same_stack(&from, to) {
             return misuse!("co_swap: {:p} and {:p} share a stack", from.as_ptr(), to.as_ptr());
         }
-        if to.on_copy_stack() && !copy::bring_in(env, to) {
+        // (One that has started has its stack; what else there is was said.)
+        if to.on_copy_stack() && copy::bring_in(env, to).is_err() {
             return;
         }
         let goes_back = to.is_running() || to.is_main();

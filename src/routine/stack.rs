@@ -14,7 +14,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ffi::{c_int, c_uint};
 use core::mem::size_of;
 use core::ptr::{NonNull, null, null_mut};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use crate::routine::coroutine::Coroutine;
 use crate::routine::watched::area_of;
@@ -58,6 +58,23 @@ impl StackMem {
     #[inline(always)]
     pub(crate) fn size(&self) -> usize {
         self.stack_size.get() as usize
+    }
+
+    /// Of a copy stack: whose bytes lie on it. (Atomic, at no cost: when their thread has ended any threads may release them,
+    /// and look here.)
+    #[inline(always)]
+    pub(crate) fn occupant(&self) -> *const Coroutine {
+        self.occupant_word().load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_occupant(&self, co: *const Coroutine) {
+        self.occupant_word().store(co.cast_mut(), Ordering::Relaxed);
+    }
+
+    fn occupant_word(&self) -> &AtomicPtr<Coroutine> {
+        // SAFETY: an aligned pointer of a live record. Those of copy stacks are used by this function alone.
+        unsafe { AtomicPtr::from_ptr(self.occupy_co.as_ptr().cast()) }
     }
 
     /// Where a routine starts on this private stack. All stacks end at the same place of a page, and
@@ -480,7 +497,7 @@ pub(crate) fn alone(size: usize, record: &StackMem) -> Option<()> {
         unsafe { pages::release(base, size + guard) };
         return None;
     }
-    record.occupy_co.set(null());
+    record.set_occupant(null());
     record.stack_size.set(size as c_int);
     record.stack_buffer.set(base.wrapping_add(guard));
     record.stack_bp.set(base.wrapping_add(guard + size));

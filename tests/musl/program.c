@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "co_routine.h"
+#include "co_routine_inner.h"
 
 #define CHECK(condition)                                                                            \
 	do {                                                                                        \
@@ -503,6 +504,46 @@ __attribute__((noinline)) static void misuses(void)
 	__asm__ volatile("");
 }
 
+/* musl runs the ends of a thread on the stack that pthread_exit was called on. */
+static stCoRoutine_t *outer, *inner;
+
+static void *exits(void *arg)
+{
+	(void)arg;
+	pthread_exit(NULL);
+}
+
+static void *resumes(void *co)
+{
+	co_resume(*(stCoRoutine_t **)co);
+	return NULL;
+}
+
+static void *ends_in_a_coroutine(void *arg)
+{
+	(void)arg;
+	CHECK(co_create(&inner, NULL, exits, NULL) == 0);
+	CHECK(co_create(&outer, NULL, resumes, &inner) == 0);
+	co_resume(outer);
+	return NULL;
+}
+
+static void check_exit(void)
+{
+	pthread_t thread;
+	CHECK(pthread_create(&thread, NULL, ends_in_a_coroutine, NULL) == 0);
+	CHECK(pthread_join(thread, NULL) == 0);
+	CHECK(outer->cEnd == 1);
+	co_set_log_handler(hear);
+	co_release(outer);
+	CHECK(said[0] == 0);
+	co_release(inner);
+	CHECK(strstr(said, "is not freed: its thread ended on its stack") != NULL);
+	co_set_log_handler(NULL);
+	said[0] = 0;
+	printf("pthread_exit in a coroutine: the other one is freed\n");
+}
+
 static void check_misuse(void)
 {
 	const char *from;
@@ -565,6 +606,7 @@ int main(int argc, char **argv)
 	go(&task, closes_a_stream, 0, NULL);
 	run_all();
 	printf("streams: closed, and their numbers with them\n");
+	check_exit();
 	check_misuse();
 	check_overflow();
 	check_names(argv[1]);

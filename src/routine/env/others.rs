@@ -85,6 +85,10 @@ pub(crate) enum Foreign {
     HandedOver,
     /// Its thread has ended, or the coroutine waits for nothing: the caller frees it.
     Free,
+    /// No memory to do it; that was said.
+    Kept,
+    /// Its thread ended on its stack, and may still be there: it stays, which was said.
+    Left,
 }
 
 /// A coroutine that another thread released while it ran or waited. Not linked by its own block: all of that is in use, or may be by
@@ -129,31 +133,34 @@ pub(super) fn release_handed(mut next: *mut Handed) {
 ///
 /// What its thread may be looking at is left to that thread: a wait, a place on a copy stack, a run.
 pub(crate) fn release_foreign(co: Co) -> Foreign {
-    let mut handed = None;
-    let foreign = loop {
-        if let Some(foreign) = ENVS.lock.with(|| decide(co, &mut handed)) {
-            break foreign;
-        }
-        // Outside the lock, which a signal handler may want: see `Lock::with`.
-        handed = heap::alloc::<Handed>();
-        if handed.is_none() {
-            error!("co_release: no memory to hand coroutine {:p} to its thread", co.as_ptr());
-            return Foreign::HandedOver;
-        }
+    // Before anything else, for there may be none: then nothing has happened. And outside the lock, which a signal
+    // handler may want: see `Lock::with`.
+    let Some(handed) = heap::alloc::<Handed>() else {
+        error!("co_release: no memory to hand coroutine {:p} to its thread: it is not released", co.as_ptr());
+        return Foreign::Kept;
     };
-    if let Some(unused) = handed {
+    let foreign = ENVS.lock.with(|| decide(co, handed));
+    if !matches!(foreign, Foreign::HandedOver) {
         // SAFETY: made above, and not handed over.
-        unsafe { heap::free(unused) };
+        unsafe { heap::free(handed) };
+    }
+    if let Foreign::Left = foreign {
+        say_left(co);
     }
     foreign
 }
 
-/// See [`release_foreign`]; `None` if that takes a `Handed`. Environments are locked.
-fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
+/// Says that a released coroutine stays for ever.
+pub(super) fn say_left(co: Co) {
+    error!("co_release: coroutine {:p} is not freed: its thread ended on its stack", co.as_ptr());
+}
+
+/// See [`release_foreign`]; `handed` is for `HandedOver`. Environments are locked.
+fn decide(co: Co, handed: NonNull<Handed>) -> Foreign {
     // SAFETY: an environment lives as long as its coroutines.
     let env = unsafe { &*co.env.get() };
     if !env.alive.load(Ordering::Relaxed) {
-        return Some(Foreign::Free);
+        return if env.ended_on.get() == co.as_ptr() { Foreign::Left } else { Foreign::Free };
     }
     // From its next yield on it neither wakes nor takes a signal any more, and its thread leaves its stack alone.
     co.add_pending(RELEASED);
@@ -165,10 +172,10 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
     let waited = waits();
     fence(Ordering::Acquire);
     if !(co.seen_running() || waited || waits() || co.on_copy_stack()) {
-        return Some(Foreign::Free);
+        return Foreign::Free;
     }
-    env.hand_over(co, handed.take()?);
-    Some(Foreign::HandedOver)
+    env.hand_over(co, handed);
+    Foreign::HandedOver
 }
 
 /// Runs `work` on another thread's environment if its thread has not ended. `env` may be gone.
