@@ -111,6 +111,10 @@ version=$(sed -n 's/^version *= *"\(.*\)"/\1/p' "$top/Cargo.toml" | head -n 1)
 said=$("$cmake" -S "$src" -B "$tmp/build.elsewhere" -DCONSUMER_USES=package -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_SYSTEM_NAME=Linux \
     -DCMAKE_SYSTEM_PROCESSOR=s390x 2>&1) && fail "find_package takes a library for another processor"
 [[ $said == *" for $(uname -m)"* ]] || fail "find_package does not say what the library is for: $said"
+for name in "$(uname -m | tr a-z A-Z)" our-board; do # a toolchain file's own word
+    "$cmake" -S "$src" -B "$tmp/build.named.$name" -DCONSUMER_USES=package -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_SYSTEM_NAME=Linux \
+        -DCMAKE_SYSTEM_PROCESSOR="$name" >"$tmp/said" 2>&1 || fail "find_package refuses its library to a processor called $name: $(cat "$tmp/said")"
+done
 said=$("$cmake" -S "$top" -B "$tmp/build.nowhere" -DCOLIB_CARGO=/nowhere/cargo 2>&1) && fail "cmake takes a cargo that is not there"
 [[ $said == *"there is no /nowhere/cargo"* ]] || fail "cmake does not say that there is no such cargo: $said"
 echo "ok  cmake refuses a library for another processor, and a cargo that is not there"
