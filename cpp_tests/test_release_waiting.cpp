@@ -398,14 +398,19 @@ MENDED(CoRelease, FromAnotherThreadWhileItRunsLetsItGoOnUntilItsYield)
             running.put();
             char c;
             EXPECT_EQ(::read(go_on.rd, &c, 1), 1);
-            trace += "b";
+            // Looks for what other threads have released, while this one still runs.
+            const stCoRoutineAttr_t at = attr(0, co_alloc_sharestack(1, 64 * 1024));
+            Co looks([&] { trace += "b"; }, &at);
+            looks.resume();
             co_yield_ct();
             trace += "x";
         });
         victim = co.get();
         co.resume();
         co.forget();
+        // It is freed by now: who comes next gets its block.
         Co next([&] { trace += "n"; });
+        EXPECT_EQ(next.get(), victim);
         next.resume();
     });
     char c;

@@ -405,7 +405,7 @@ impl Env {
             self.any_to_release.store(0, Ordering::Relaxed);
             self.to_release.replace(null_mut())
         });
-        others::release_handed(handed);
+        others::release_handed(self, handed);
     }
 }
 

@@ -105,27 +105,36 @@ impl Env {
     /// Asks this thread to release `co`: when that yields, or when the thread next looks. (A note in the block
     /// alone could come just after the yield has looked for one.) Environments are locked.
     fn hand_over(&self, co: Co, handed: NonNull<Handed>) {
-        let entry = Handed { next: self.to_release.get(), co: co.as_ptr() };
-        // SAFETY: new, and nobody else's.
-        unsafe { handed.write(entry) };
-        self.to_release.set(handed.as_ptr());
+        self.list(handed, co.as_ptr());
         self.any_to_release.store(1, Ordering::Relaxed);
         event::kick(self);
     }
+
+    /// Puts `handed`, in no list, among those that this thread will release. Environments are locked.
+    fn list(&self, handed: NonNull<Handed>, co: *const Coroutine) {
+        let entry = Handed { next: self.to_release.get(), co };
+        // SAFETY: the caller's alone.
+        unsafe { handed.write(entry) };
+        self.to_release.set(handed.as_ptr());
+    }
 }
 
-/// Releases a list of the calling thread's coroutines that were handed over.
-pub(super) fn release_handed(mut next: *mut Handed) {
+/// Releases a list of coroutines of the calling thread, whose environment is or was `env`, that were handed over.
+pub(super) fn release_handed(env: &Env, mut next: *mut Handed) {
     while let Some(handed) = NonNull::new(next) {
         // SAFETY: from `hand_over`, and taken out of the environment's list.
         let entry = unsafe { handed.read() };
-        // SAFETY: read above, used no more.
-        unsafe { heap::free(handed) };
         next = entry.next;
         // SAFETY: what was handed over is alive until it is released here.
-        if let Some(co) = unsafe { Co::from_c(entry.co) } {
-            crate::routine::release(co);
+        let Some(co) = (unsafe { Co::from_c(entry.co) }) else { continue };
+        if co.is_running() {
+            // Its yield or end, or the thread's, serves the list again.
+            ENVS.lock.with(|| env.list(handed, entry.co));
+            continue;
         }
+        // SAFETY: read above, used no more.
+        unsafe { heap::free(handed) };
+        crate::routine::release(co);
     }
 }
 
