@@ -266,48 +266,6 @@ TEST(Messages, TheAddressIsRightForAMemberOfAClass)
     expect_called_from(lock_on_main, messages[0].second);
 }
 
-// Who resumes is the loop: the program's function is the one that runs that.
-__attribute__((noinline)) static void run_loop(long long *until)
-{
-    co_eventloop(
-        co_get_epoll_ct(),
-        [](void *until) -> int { return messages.empty() && support::now_ms() < *static_cast<long long *>(until) ? 0 : -1; },
-        until);
-    __asm__ volatile("");
-}
-
-TEST(Messages, WhatGoesWrongInTheLoopIsSaidOfWhoRunsIt)
-{
-    stShareStack_t *stacks = co_alloc_sharestack(1, 64 * 1024);
-    const stCoRoutineAttr_t copy = support::attr(0, stacks);
-    support::Co waits([] { support::poll_one(-1, 1); }, &copy);
-    waits.resume();
-    support::Co moves([] {}, &copy);
-    moves.resume(); // waits' bytes are moved out, and its stack is free
-    support::Pipe begun, over;
-    std::thread other([&] {
-        support::Co lies([] { co_yield_ct(); }, &copy);
-        lies.resume();
-        begun.put();
-        char byte;
-        if (read(over.rd, &byte, 1) != 1) {
-            std::abort();
-        }
-    });
-    char byte;
-    ASSERT_EQ(read(begun.rd, &byte, 1), 1);
-    Listens here;
-    long long until = support::now_ms() + 20000;
-    run_loop(&until);
-    ASSERT_GE(messages.size(), 1u);
-    EXPECT_NE(messages[0].second.find("another thread's coroutine lies on the copy stack"), std::string::npos);
-    const Called called = called_from(messages[0].second);
-    EXPECT_EQ(function_at(called.address), reinterpret_cast<void *>(run_loop)) << messages[0].second;
-    over.put();
-    other.join();
-    ASSERT_TRUE(support::loop_until([&] { return waits.ended(); }));
-}
-
 char kept_small[128];
 
 // Takes little of the stack it is called on.

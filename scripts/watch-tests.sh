@@ -41,6 +41,7 @@ END
     case $tool in
     memcheck | helgrind)
         cat <<'END'
+test_backtrace_stepped * steps by the trap flag, which valgrind does not heed
 test_copystack CopyStack.SavedBytesAreFreedWithTheirCoroutine measures memory: valgrind keeps for a while what was freed
 test_dns_lookups HelperThreads.are_as_many_*:*goes_on_in_a_child_of_fork*:*no_thread_can_be_had* under valgrind threads take turns, and too long for it
 test_exceptions_in_flight Exceptions.AResetInsideCatchStartsWithoutAnException abandons an exception, which nobody frees
@@ -96,7 +97,7 @@ test_hook_many * ten thousand connections within a hundred seconds: too fast for
 test_inspect_coroutines *AnotherThreads*:*OverAllThreads*:*GoesOnWhile* looks at other threads' coroutines as they run, on purpose
 test_inspect_released *IsNotNamed:*NorOne* looks at other threads' coroutines as they wait, on purpose
 test_inspect_counters *TheSumIsRead*:*AChildOfFork* looks at what other threads are counting, on purpose
-test_inspect_messages *AWordAbout*:*WhatGoesWrong* misuses other threads' coroutines
+test_inspect_messages *AWordAbout* misuses other threads' coroutines
 test_loop_registrations *closed_by_one_thread_* hands over by an atomic, in which helgrind sees no order
 test_loop_strain CoRelease.*_from_another_thread_* hands over by an atomic, in which helgrind sees no order
 test_loop_timeouts *of_co_poll_on_a_descriptor_are_never_early two thousand waits at once within twenty seconds: too fast for helgrind

@@ -119,13 +119,13 @@ impl Record {
         Some(record)
     }
 
-    /// One of the free records, after these BATCH fresh ones have joined them. The lock is held.
+    /// One of the free records, after these fresh ones, but for the first, have joined them. The lock is held.
     fn take(fresh: Option<NonNull<Record>>) -> Option<*mut Record> {
         // SAFETY: the lock is held.
         let first = unsafe { &mut *FREE.first.get() };
         if let Some(fresh) = fresh {
             keep(fresh);
-            for i in 0..BATCH {
+            for i in 1..BATCH {
                 let record = fresh.as_ptr().wrapping_add(i);
                 // SAFETY: BATCH records; never freed.
                 unsafe { (*record).set_next(*first) };
