@@ -4,7 +4,9 @@
 #include "support.h"
 
 #include <atomic>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 
 using namespace support;
 using pattern::keeps_its_bytes;
@@ -34,37 +36,37 @@ public:
     Worker() : thread_([this] { work(); }) {}
     ~Worker()
     {
-        if (thread_.joinable()) {
-            end();
-        }
-    }
-    void does(std::function<void()> what)
-    {
-        what_ = std::move(what);
-        asked_.put();
-        char c;
-        EXPECT_EQ(::read(done_.rd, &c, 1), 1);
-    }
-    void end()
-    {
         does(nullptr);
         thread_.join();
+    }
+    void does(const std::function<void()> &what)
+    {
+        std::unique_lock<std::mutex> lock(mutex_);
+        what_ = what;
+        asked_ = true;
+        changed_.notify_all();
+        changed_.wait(lock, [this] { return !asked_; });
     }
 
 private:
     void work()
     {
-        char c;
-        while (::read(asked_.rd, &c, 1) == 1 && what_ != nullptr) {
-            what_();
-            done_.put();
+        std::unique_lock<std::mutex> lock(mutex_);
+        for (bool goes_on = true; goes_on;) {
+            changed_.wait(lock, [this] { return asked_; });
+            goes_on = what_ != nullptr;
+            if (goes_on) {
+                what_();
+            }
+            asked_ = false;
+            changed_.notify_all();
         }
-        done_.put();
     }
 
-    Pipe asked_;
-    Pipe done_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
     std::function<void()> what_;
+    bool asked_ = false;
     std::thread thread_;
 };
 

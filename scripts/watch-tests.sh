@@ -90,6 +90,7 @@ END
         cat <<'END'
 test_calls_refused *LoopOfAnotherThread hands over by an atomic, in which helgrind sees no order
 test_copystack *MayBeReleasedByAnotherThread hands over by a pipe, in which helgrind sees no order
+test_copystack_threads *UnderStrain hands stacks over by an atomic, in which helgrind sees no order
 test_create *NoMemoryForTheStacks* limits its address space, of which helgrind needs more
 test_dns_lookups *takes_less_than_a_second* measures times, for which helgrind is too slow
 test_hook_added_numbers KnownNumbers.closed_just_when_* two hundred rounds within twenty seconds: too fast for helgrind
