@@ -90,7 +90,7 @@ END
         cat <<'END'
 test_calls_refused *LoopOfAnotherThread hands over by an atomic, in which helgrind sees no order
 test_copystack *MayBeReleasedByAnotherThread hands over by a pipe, in which helgrind sees no order
-test_copystack_threads *UnderStrain hands stacks over by an atomic, in which helgrind sees no order
+test_copystack_threads *UnderStrain hands stacks over by an atomic of the library, which helgrind takes for a plain word
 test_create *NoMemoryForTheStacks* limits its address space, of which helgrind needs more
 test_dns_lookups *takes_less_than_a_second* measures times, for which helgrind is too slow
 test_hook_added_numbers KnownNumbers.closed_just_when_* two hundred rounds within twenty seconds: too fast for helgrind
@@ -103,6 +103,7 @@ test_loop_registrations *closed_by_one_thread_* hands over by an atomic, in whic
 test_loop_strain CoRelease.*_from_another_thread_* hands over by an atomic, in which helgrind sees no order
 test_loop_timeouts *of_co_poll_on_a_descriptor_are_never_early two thousand waits at once within twenty seconds: too fast for helgrind
 test_thread_exit ThreadExit.*Leave* thousands of threads: too slow
+test_thread_exit_running *ByAnotherThread* hands over by an atomic, in which helgrind sees no order
 test_process_cancel *LeaveNothing five hundred threads within a minute: too fast for helgrind
 test_process_exit *PthreadExitOfTheMainThread* ends the process while another thread's end holds a lock, which helgrind reports
 test_process_threads *ThatEndTouchNoCoroutine*:*ThatReleaseACoroutineJust* hands over by an atomic, in which helgrind sees no order; three hundred rounds within a minute
@@ -152,6 +153,7 @@ test_process_threads *LeaveNothing:*SomebodyElses* within a time, for which the 
 test_stack_memory *GoesBackBeforeALongSleep* measures memory
 test_loop_waits Waits.of_many_descriptors_* within a time, for which the sanitizer is too slow
 test_process_cancel * gcc 12's ThreadSanitizer ends a program whose thread ends in a fiber
+test_thread_exit_running * the same
 test_process_dlopen *ItsOwnCopy* two copies of the library tell ThreadSanitizer of fibers, each without the other
 test_process_exec *ADaemon* ThreadSanitizer does not follow a child of several threads; coroutines count as such
 test_process_exit *PthreadExit* gcc 12's ThreadSanitizer ends a program that calls pthread_exit in a fiber

@@ -170,7 +170,9 @@ fn claim(env: &Env, co: Co) -> bool {
     // (As long as it is this thread's nobody else takes it: its users leave by this thread.)
     match stack.owner.compare_exchange(null_mut(), me, Ordering::Acquire, Ordering::Relaxed) {
         Err(owner) if owner != me => return false,
-        _ => {}
+        Err(_) => {}
+        Ok(_) if tools::any() => tools::received((&raw const stack.owner).cast()),
+        Ok(_) => {}
     }
     stack.users.fetch_add(1, Ordering::Relaxed);
     co.uses_copy_stack.set(1);
@@ -319,6 +321,9 @@ fn leave_stack(co: Co) {
     let stack = whole(co);
     if core::ptr::eq(stack.stack.occupant(), co.as_ptr()) {
         stack.stack.set_occupant(null());
+    }
+    if tools::any() {
+        tools::handed_over((&raw const stack.owner).cast());
     }
     if stack.users.fetch_sub(1, Ordering::AcqRel) == 1 {
         stack.owner.store(null_mut(), Ordering::Release);
