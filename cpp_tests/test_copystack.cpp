@@ -434,6 +434,29 @@ MENDED(CopyStack, TheOccupantMayBeReleasedByAnotherThread)
     EXPECT_EQ(whole, 2);
 }
 
+MENDED(CopyStack, OneThatCallsItselfNewWhileItRunsGoesOnAllTheSame)
+{
+    stShareStack_t *share = co_alloc_sharestack(1, 64 * 1024);
+    const stCoRoutineAttr_t at = attr(0, share);
+    int starts = 0;
+    int whole = 0;
+    Co on_private([] { co_yield_ct(); });
+    Co on_the_same([] { keeps_its_bytes(3000, 31, [] { co_yield_ct(); }); }, &at);
+    Co co(
+        [&] {
+            ++starts;
+            whole += keeps_its_bytes(2000, 32, [&] {
+                co_self()->cStart = 0;
+                on_private.resume();
+                on_the_same.resume();
+            });
+        },
+        &at);
+    co.resume();
+    EXPECT_EQ(starts, 1);
+    EXPECT_EQ(whole, 1);
+}
+
 MENDED(CopyStack, ReleaseWhileWaitingLeavesTheOtherWaitersOfTheStack)
 {
     stShareStack_t *share = co_alloc_sharestack(1, 64 * 1024);

@@ -172,7 +172,124 @@ int rival_at_each_step(const Going &going)
     return wrong | (count < 20 ? kFewSteps : 0);
 }
 
+// What a thread does on a copy stack while another one forks.
+struct Work {
+    const char *what;
+    void (*work)(const stCoRoutineAttr_t &at, std::vector<stCoRoutine_t *> &left);
+};
+
+void *yields_once(void *)
+{
+    keeps_its_bytes(600, 9, [] { co_yield_ct(); });
+    return nullptr;
+}
+
+void *ends_at_once(void *) { return nullptr; }
+
+stCoRoutine_t *made(const stCoRoutineAttr_t &at, void *(*routine)(void *), std::vector<stCoRoutine_t *> &left)
+{
+    stCoRoutine_t *co = nullptr;
+    if (co_create(&co, &at, routine, nullptr) != 0) {
+        abort();
+    }
+    left.push_back(co);
+    return co;
+}
+
+const Work kWorks[] = {
+    {"a run to the end",
+     [](const stCoRoutineAttr_t &at, std::vector<stCoRoutine_t *> &left) {
+         stCoRoutine_t *co = made(at, ends_at_once, left);
+         steps->begin();
+         co_resume(co);
+         steps->end();
+     }},
+    {"a reset",
+     [](const stCoRoutineAttr_t &at, std::vector<stCoRoutine_t *> &left) {
+         stCoRoutine_t *co = made(at, yields_once, left);
+         co_resume(co);
+         steps->begin();
+         co_reset(co);
+         steps->end();
+     }},
+    {"a resume that moves another one out",
+     [](const stCoRoutineAttr_t &at, std::vector<stCoRoutine_t *> &left) {
+         co_resume(made(at, yields_once, left));
+         stCoRoutine_t *co = made(at, yields_once, left);
+         steps->begin();
+         co_resume(co);
+         steps->end();
+     }},
+};
+
+// In a child of fork, when all that the other thread had is released: whether anybody may begin on its stack.
+bool may_begin(const stCoRoutineAttr_t &at)
+{
+    int ran = 0;
+    for (int i = 0; i < 2; ++i) {
+        Co co([&] { ++ran; }, &at);
+        co.resume();
+    }
+    return ran == 2;
+}
+
+// For each step of `work` in turn: the other thread forks there.
+int fork_at_each_step(const Work &work)
+{
+    steps->be_stepped();
+    const stCoRoutineAttr_t at = attr(0, co_alloc_sharestack(1, 64 * 1024));
+    std::vector<stCoRoutine_t *> left;
+    bool over = false;
+    int lost = 0;
+    std::thread other([&] {
+        for (steps->begin_now.wait(); !over; steps->begin_now.wait()) {
+            const int result = in_child(
+                [&] {
+                    for (stCoRoutine_t *co : left) {
+                        co_release(co);
+                    }
+                    return may_begin(at) ? 0 : 1;
+                },
+                10);
+            if (result != 0 && lost++ == 0) {
+                printf("%s, step %ld: the child ended with %d\n", work.what, steps->chosen, result);
+            }
+            steps->is_done.post();
+        }
+    });
+    long count = -1;
+    for (bool reached = true; reached; count += reached) {
+        steps->chosen = count;
+        steps->reached = false;
+        work.work(at, left);
+        reached = count < 0 || steps->reached;
+        if (steps->reached && !steps->was_done) {
+            steps->is_done.wait();
+        }
+        for (stCoRoutine_t *co : left) {
+            co_release(co);
+        }
+        left.clear();
+    }
+    over = true;
+    steps->begin_now.post();
+    other.join();
+    printf("%s: %ld forks, %d children without the stack\n", work.what, count, lost);
+    return lost != 0 || count < 20;
+}
+
 } // namespace
+
+TEST(SteppedCopyStack, AChildOfForkHasTheStackWhateverTheOtherThreadWasDoing)
+{
+    for (const Work &work : kWorks) {
+        const int result = step_child([&] { return fork_at_each_step(work); });
+        if (result == kNotPermitted) {
+            GTEST_SKIP() << "ptrace is not permitted";
+        }
+        EXPECT_EQ(result, 0) << work.what;
+    }
+}
 
 TEST(SteppedCopyStack, WantedByAnotherThreadBetweenAnyTwoInstructionsOfAnEndOrAYield)
 {

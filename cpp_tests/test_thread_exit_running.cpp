@@ -1,12 +1,14 @@
 // A thread that ends (pthread_exit) on the stack of a coroutine: that one, and those that resumed it, have ended with it.
 // Released while they ran, by their thread or by another, they are freed then, with their stacks; else by whom releases
-// them later.
+// them later, even while the thread still ends.
 #include "support.h"
 
 #ifndef COLIB_PEER
 #include "co_inspect.h"
 
 #include <atomic>
+
+#include <malloc.h>
 
 using namespace support;
 
@@ -162,6 +164,33 @@ TEST(ThreadExitRunning, ReleasedAfterwardsTheyAreFreed)
     EXPECT_EQ(after.coroutines_live, before.coroutines_live);
     EXPECT_EQ(after.stacks_in_use, before.stacks_in_use);
     EXPECT_EQ(after.stack_bytes_in_use, before.stack_bytes_in_use);
+}
+
+TEST(ThreadExitRunning, TheLastOneThatItLeavesIsReleasedWhileItStillEnds)
+{
+    // What is freed is overwritten.
+    mallopt(M_PERTURB, 0xa5);
+    const co_stats_t before = counted();
+    for (int i = 0; i < 2000; ++i) {
+        std::atomic<stCoRoutine_t *> left{nullptr};
+        std::thread thread([&] {
+            Co co([] { co_yield_ct(); });
+            co.resume();
+            left = co.forget();
+        });
+        while (left == nullptr) {
+        }
+        // From the moment on that the thread counts as ended.
+        co_info_t info;
+        do {
+            info.size = sizeof info;
+            EXPECT_EQ(co_info(left, &info), 0);
+        } while (info.thread != 0);
+        co_release(left);
+        thread.join();
+    }
+    mallopt(M_PERTURB, 0);
+    EXPECT_EQ(counted().coroutines_live, before.coroutines_live);
 }
 
 #endif

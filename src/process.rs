@@ -30,6 +30,7 @@ static MASK: Mask = Mask(UnsafeCell::new(MaybeUninit::uninit()));
 
 unsafe extern "C" fn before_fork() {
     let calls = mutex_calls();
+    caller::before_fork();
     let mut mask = MaybeUninit::uninit();
     // SAFETY: our own set.
     unsafe { block_signals(mask.as_mut_ptr()) };
@@ -62,6 +63,7 @@ unsafe extern "C" fn after_fork_in_parent() {
 unsafe extern "C" fn after_fork_in_child() {
     after_fork(true, || {
         sys::process::claim();
+        caller::after_fork_in_child();
         routine::after_fork_in_child();
     });
 }

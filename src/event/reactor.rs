@@ -410,9 +410,12 @@ impl Reactor {
                 continue;
             }
             if !routine_run::resume_woken(env, co) {
-                // No memory to bring it in: it stays ready, and others may give some back.
-                // SAFETY: just taken out of the batch.
-                env.guarded(|| unsafe { self.ready.push_back(&co.wait.timer.link) });
+                // No memory to bring it in: it stays ready, and others may give some back. (One that was to start anew waits no
+                // more.)
+                if co.wait.state() == WaitState::Ready {
+                    // SAFETY: just taken out of the batch.
+                    env.guarded(|| unsafe { self.ready.push_back(&co.wait.timer.link) });
+                }
                 return;
             }
         }

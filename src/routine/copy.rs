@@ -110,9 +110,13 @@ static LAST: AtomicPtr<ShareStack> = AtomicPtr::new(null_mut());
 
 /// Makes `group` the last; behind the stacks in its array it has the one before.
 fn keep(group: NonNull<ShareStack>, array: NonNull<*const StackMem>, stacks: usize) {
-    let before = LAST.swap(group.as_ptr(), Ordering::AcqRel);
-    // SAFETY: `alloc_records` made room for one more.
-    unsafe { array.as_ptr().wrapping_add(stacks).write(before.cast_const().cast()) };
+    // (Behind the stacks first: a child of fork goes along them.)
+    let last = array.as_ptr().wrapping_add(stacks);
+    let _ = LAST.fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
+        // SAFETY: `alloc_records` made room for one more.
+        unsafe { last.write(before.cast_const().cast()) };
+        Some(group.as_ptr())
+    });
 }
 
 fn alloc_records(count: usize) -> Option<(NonNull<*const StackMem>, NonNull<CopyStack>)> {
@@ -148,23 +152,18 @@ pub(crate) fn occupies_same_stack(a: &Coroutine, b: Co) -> bool {
     b.on_copy_stack() && a.on_copy_stack() && a.stack_mem.get() == b.stack_mem.get()
 }
 
-/// Why a coroutine does not get its stack.
-pub(crate) enum Refused {
-    /// No memory to save the present occupant, or that is where it cannot be saved: it was said.
-    Said,
-    /// The stack is another thread's.
-    Taken,
-}
-
 /// The record of `co`'s stack, a copy stack.
 fn whole(co: Co) -> &'static CopyStack {
     // SAFETY: `next_of` gave the stack to this coroutine, from a group's records, which are never freed.
     unsafe { &*co.stack_mem.get().cast::<CopyStack>() }
 }
 
-/// Makes `co` a user of its stack, if that is the calling thread's or nobody's.
+/// Makes `co`, which is about to start, a user of its stack. False if that is another thread's.
 #[inline(never)]
-fn claim(env: &Env, co: Co) -> bool {
+pub(crate) fn claim(env: &Env, co: Co) -> bool {
+    if co.uses_copy_stack.get() != 0 {
+        return true;
+    }
     let me = (&raw const *env).cast_mut();
     let stack = whole(co);
     // (As long as it is this thread's nobody else takes it: its users leave by this thread.)
@@ -179,34 +178,29 @@ fn claim(env: &Env, co: Co) -> bool {
     true
 }
 
-/// Makes `co` the occupant of its stack, its bytes in place. If it is refused nothing has changed.
+/// Makes `co`, a user of its stack, the occupant, its bytes in place; `fresh`: at its routine's start. False (and nothing
+/// has changed) if the present occupant cannot be saved: no memory, or it is elsewhere. That was said.
 ///
 /// The caller runs on another stack.
 #[inline]
-pub(crate) fn bring_in(env: &Env, co: Co) -> Result<(), Refused> {
+pub(crate) fn bring_in(env: &Env, co: Co, fresh: bool) -> bool {
     let stack = co.stack();
-    if !core::ptr::eq(stack.occupant(), co.as_ptr()) {
-        let begins = co.uses_copy_stack.get() == 0;
-        if begins && !claim(env, co) {
-            return Err(Refused::Taken);
-        }
+    let occupant = stack.occupant();
+    if !core::ptr::eq(occupant, co.as_ptr()) {
         // SAFETY: one of this thread's; an occupant is taken off its stack before it is freed.
-        if let Some(occupant) = unsafe { Co::from_c(stack.occupant()) }
+        if let Some(occupant) = unsafe { Co::from_c(occupant) }
             && !move_out(env, occupant)
         {
-            if begins {
-                leave_stack(co);
-            }
-            return Err(Refused::Said);
+            return false;
         }
         stack.set_occupant(co.as_ptr());
-    } else if co.c_start.get() != 0 {
-        return Ok(());
+    } else if !fresh {
+        return true;
     }
     if tools::bytes_are_watched() {
         tools::blank(area_of(stack));
     }
-    if co.c_start.get() == 0 {
+    if fresh {
         let top = stack.stack_bp.get();
         // SAFETY: the end of a stack that nobody runs on: its occupant was moved out.
         co.sp.set(unsafe { arch::first_frame_at(top, co.as_ptr()) });
@@ -217,14 +211,14 @@ pub(crate) fn bring_in(env: &Env, co: Co) -> Result<(), Refused> {
         // SAFETY: `size` bytes were saved from `start`, and the stack is free for them.
         unsafe { arch::copy_live(co.save_buffer.get(), start, size) };
     }
-    Ok(())
+    true
 }
 
 /// Asks for what [`bring_in`] will move: the coroutine's bytes, and the place of those of its stack's occupant.
 #[inline(always)]
 pub(crate) fn prefetch_bytes(co: Co) {
     arch::prefetch_lines(co.save_buffer.get(), lines(co));
-    // SAFETY: an occupant is taken off its stack before it is freed.
+    // SAFETY: an occupant is taken off its stack before it is freed; and a block's memory can be read for ever.
     if let Some(occupant) = unsafe { Co::from_c(co.stack().occupant()) } {
         arch::prefetch_lines(occupant.save_buffer.get(), lines(occupant));
     }
@@ -252,7 +246,7 @@ fn live_start(co: Co) -> *mut u8 {
 /// Moves a suspended occupant's live bytes into its buffer.
 #[inline]
 fn move_out(env: &Env, occupant: Co) -> bool {
-    if occupant.c_start.get() == 0 || occupant.c_end.get() != 0 {
+    if (occupant.c_start.get() == 0 || occupant.c_end.get() != 0) && !occupant.is_running() {
         // Reset by hand, or ended: its bytes are worth nothing.
         return true;
     }
@@ -289,7 +283,8 @@ fn move_out(env: &Env, occupant: Co) -> bool {
     true
 }
 
-fn drop_buffer(env: &Env, co: Co) {
+/// Its bytes are worth nothing, but it keeps its place on the stack.
+pub(crate) fn drop_buffer(env: &Env, co: Co) {
     if let Some(buffer) = NonNull::new(co.save_buffer.replace(null_mut())) {
         // SAFETY: allocated for `save_size` bytes, used no more.
         unsafe { env.objects.free(buffer, co.save_size.get() as usize) };
@@ -297,7 +292,7 @@ fn drop_buffer(env: &Env, co: Co) {
     co.save_size.set(0);
 }
 
-/// The coroutine's bytes are worth nothing any more: it ended, or starts anew. The caller runs on another stack, which may be
+/// The coroutine's bytes are worth nothing any more, and it leaves the stack: it ended, or is reset. The caller runs on another stack, which may be
 /// another thread's from now on.
 pub(crate) fn forget(env: &Env, co: Co) {
     leave_stack(co);
@@ -313,8 +308,58 @@ pub(crate) fn forget_central(co: Co) {
     }
 }
 
+/// In a child of fork: what other threads had on copy stacks is as it was at some instruction of theirs. Each stack that is
+/// not `mine` is that of those who use it, if any do: of a block whose environment `is_one`.
+pub(crate) fn after_fork(mine: Option<&Env>, is_one: impl Fn(*const Env) -> bool) {
+    let mine = mine.map_or(null_mut(), |env| (&raw const *env).cast_mut());
+    let mut any = false;
+    each_stack(|stack| {
+        let owner = stack.owner.load(Ordering::Relaxed);
+        if owner != mine && !owner.is_null() {
+            any = true;
+            stack.owner.store(null_mut(), Ordering::Relaxed);
+            stack.users.store(0, Ordering::Relaxed);
+        }
+    });
+    if !any {
+        return;
+    }
+    pool::each_tracked(|object, env| {
+        // SAFETY: a block's memory can be read for ever.
+        let co = Co::of(unsafe { object.cast::<Coroutine>().as_ref() });
+        let env: *mut Env = env.cast();
+        if co.on_copy_stack() && co.uses_copy_stack.get() != 0 && env != mine && is_one(env) {
+            let stack = whole(co);
+            stack.owner.store(env, Ordering::Relaxed);
+            stack.users.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    each_stack(|stack| {
+        if stack.owner.load(Ordering::Relaxed).is_null() {
+            stack.stack.set_occupant(null());
+        }
+    });
+}
+
+/// Visits the stacks of all groups.
+fn each_stack(mut visit: impl FnMut(&CopyStack)) {
+    let mut at = LAST.load(Ordering::Acquire).cast_const();
+    // SAFETY: groups are never freed.
+    while let Some(group) = unsafe { at.as_ref() } {
+        let (stacks, count) = (group.stack_array.get(), group.count.get() as usize);
+        for i in 0..count {
+            // SAFETY: `count` stacks.
+            let stack = unsafe { *stacks.wrapping_add(i) }.cast::<CopyStack>();
+            // SAFETY: each has its whole record.
+            visit(unsafe { &*stack });
+        }
+        // SAFETY: behind them is the group before: see `keep`.
+        at = unsafe { *stacks.wrapping_add(count) }.cast();
+    }
+}
+
 /// (By any thread, and several at a time, where the thread of those that use the stack has ended.)
-fn leave_stack(co: Co) {
+pub(crate) fn leave_stack(co: Co) {
     if co.uses_copy_stack.replace(0) == 0 {
         return;
     }

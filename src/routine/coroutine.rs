@@ -155,7 +155,7 @@ pub(crate) struct Coroutine {
     pub(crate) c_is_share_stack: Cell<i8>,
     pending: AtomicU8,
     /// Not 0: released, and kept for the next co_create (`parked`).
-    laid_down: Cell<u8>,
+    pub(crate) laid_down: Cell<u8>,
     /// Not 0: counts among the users of its copy stack.
     pub(crate) uses_copy_stack: Cell<u8>,
     /// What few coroutines need, null in most.
@@ -333,6 +333,7 @@ impl Coroutine {
             && !self.is_main()
             && !self.on_copy_stack()
             && self.pending() == 0
+            && self.laid_down.get() == 0
             && self.extra.get().is_null()
     }
 

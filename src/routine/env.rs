@@ -331,7 +331,6 @@ impl Env {
     pub(crate) fn service_top(&self) -> Option<*mut u8> {
         if self.service.get().is_null() {
             self.service.set(self.stacks.take(service_bytes())?.as_ptr());
-            self.counts.held.take(service_bytes());
         }
         // SAFETY: taken above, given back when the thread ends.
         Some(unsafe { (*self.service.get()).stack_bp.get() })
@@ -420,10 +419,12 @@ unsafe extern "C" fn thread_ends(env: *mut c_void) {
 /// What the ending thread ran does not go on: it has ended, as far as that goes, and is freed if it was released meanwhile.
 fn end_running(env: &Env) {
     let mut at = Co::of(env.running());
+    // musl's pthread_exit does not go back to the thread's own stack.
+    let mut stays = at.stands_on_its_stack();
     env.set_running(&env.main);
     while let Some(resumer) = at.resumer.get() {
-        if at.stands_on_its_stack() {
-            // musl's pthread_exit does not go back to the thread's own.
+        if stays {
+            stays = false;
             env.ended_on.set(at.as_ptr());
             if at.pending() & (RELEASE_SOON | RELEASED) != 0 {
                 others::say_left(at);
@@ -432,11 +433,13 @@ fn end_running(env: &Env) {
             at.c_end.set(1);
             at.sp.set(without_provenance_mut(AT_END));
             env.count_end();
+            // Before another thread may free the block, as one that has a stack of its own.
+            let (pending, on_copy_stack) = (at.pending(), at.on_copy_stack());
             at.suspend();
-            if at.pending() & RELEASE_SOON != 0 {
+            if pending & RELEASE_SOON != 0 {
                 at.clear_pending(RELEASE_SOON);
                 super::release(at);
-            } else if at.on_copy_stack() {
+            } else if on_copy_stack {
                 copy::forget(env, at);
             }
         }
@@ -450,7 +453,6 @@ fn end(env: &Env) {
     // Waits end here: nobody will serve them. Their coroutines can still be released by any thread.
     event::end_of_thread(env);
     if let Some(service) = NonNull::new(env.service.replace(null()).cast_mut()) {
-        env.counts.held.drop(service_bytes());
         // SAFETY: from this cache; nobody runs on it.
         unsafe { env.stacks.put(service) };
     }
@@ -460,16 +462,14 @@ fn end(env: &Env) {
     crate::routine::extra::drop_of(Co::of(&env.main));
     env.signal_stack.withdraw();
     thread::set_slot(null_mut());
-    let left = ENVS.lock.with(|| env.end());
+    // One more than it leaves: this thread's, which still needs it.
+    let left = ENVS.lock.with(|| env.end(1)) - 1;
     // What came in between: signals on conditions on which nobody waits here any more, and releases. No wait is left, so
     // any thread may free now.
     crate::routine::cond::serve_deferred(env);
     env.serve_releases();
     debug!("a thread that used coroutines ends: environment {:p}, {left} coroutines left", env);
-    if left == 0 {
-        // SAFETY: no coroutine keeps it, and this thread's slot no longer does.
-        unsafe { heap::free(NonNull::from(env)) };
-    }
+    count_gone(env, 0);
     stack::trim(1);
 }
 

@@ -50,7 +50,7 @@ use crate::sys::lock::Lock;
 use crate::sys::log::{error, misuse};
 use crate::util::pool;
 use copy::ShareStack;
-use coroutine::{RELEASE_SOON, RESET_AT_END, WaitState};
+use coroutine::{RELEASE_SOON, RELEASED, RESET_AT_END, WaitState};
 use stack::StackMem;
 
 /// A new coroutine for `env`. `share`: one of that group's stacks in turn instead of a private one.
@@ -212,11 +212,20 @@ fn release_slowly(co: Co) {
     }
     let mine = env::current();
     if mine.is_some_and(|env| core::ptr::eq(co.env.get(), env)) {
+        if co.laid_down.get() != 0 || co.pending() & (RELEASE_SOON | RELEASED) != 0 {
+            return misuse!("co_release: released already: coroutine {:p}", co.as_ptr());
+        }
         if co.is_running() {
             return release_soon(mine, co);
         }
-    } else if !matches!(env::release_foreign(co), env::Foreign::Free) {
-        return;
+    } else {
+        match env::release_foreign(co) {
+            env::Foreign::Free => {}
+            env::Foreign::Gone => {
+                return misuse!("co_release: released already: coroutine {:p}", co.as_ptr());
+            }
+            env::Foreign::HandedOver | env::Foreign::Kept | env::Foreign::Left => return,
+        }
     }
     if co.wait.state() != WaitState::None
         && let Some(env) = mine

@@ -35,7 +35,6 @@ pub(crate) static DOORS: &[Function] = &[
     Function(step_into as *const ()),
     Function(yield_slowly as *const ()),
     Function(step_back as *const ()),
-    Function(stays_out as *const ()),
     Function(refuse as *const ()),
     Function(swap as *const ()),
     Function(super::release_slowly as *const ()),
@@ -126,6 +125,9 @@ fn step_into(co: Option<Co>) -> Option<Step> {
             error!("co_resume: no memory for what ThreadSanitizer notes of coroutine {:p}", co.as_ptr());
             return None;
         }
+        if co.on_copy_stack() && !copy::claim(env, co) {
+            return refuse("co_resume: another thread uses the copy stack of coroutine", Some(co));
+        }
         make_new(env, co);
     } else if co.c_end.get() != 0 {
         return refuse("co_resume: it has ended: coroutine", Some(co));
@@ -135,7 +137,7 @@ fn step_into(co: Option<Co>) -> Option<Step> {
         if copy::occupies_same_stack(from, co) {
             // We stand on the bytes that have to move.
             let Some(top) = env.service_top() else {
-                env.refused.set(co.as_ptr());
+                stays_out(env, &co);
                 error!("co_resume: no memory to move coroutine {:p} to its stack", co.as_ptr());
                 return None;
             };
@@ -143,8 +145,9 @@ fn step_into(co: Option<Co>) -> Option<Step> {
             unsafe { go_by_service(from, top, resume_on_service, co.as_ptr(), co) };
             return None;
         }
-        if let Err(why) = copy::bring_in(env, co) {
-            return stays_out(env, co, why);
+        if !copy::bring_in(env, co, fresh) {
+            stays_out(env, &co);
+            return None;
         }
     }
     if fresh {
@@ -160,14 +163,10 @@ fn step_into(co: Option<Co>) -> Option<Step> {
 
 /// `co` could not be brought in.
 #[cold]
-#[inline(never)]
-fn stays_out(env: &Env, co: Co, why: copy::Refused) -> Option<Step> {
-    env.refused.set(co.as_ptr());
-    match why {
-        copy::Refused::Said => None,
-        copy::Refused::Taken => {
-            refuse("co_resume: another thread uses the copy stack of coroutine", Some(co))
-        }
+fn stays_out(env: &Env, co: &Coroutine) {
+    env.refused.set(co);
+    if co.c_start.get() == 0 {
+        copy::leave_stack(Co::of(co));
     }
 }
 
@@ -210,7 +209,10 @@ fn adopt(co: Co) -> Option<&'static Env> {
         refuse("co_resume: it belongs to another thread: coroutine", Some(co));
         return None;
     }
-    env::adopt(env, co);
+    if !env::adopt(env, co) {
+        refuse("co_resume: it was released: coroutine", Some(co));
+        return None;
+    }
     Some(env)
 }
 
@@ -223,7 +225,7 @@ fn make_new(env: &Env, co: Co) {
     co.forget_exceptions();
     co.c_end.set(0);
     if co.on_copy_stack() {
-        copy::forget(env, co);
+        copy::drop_buffer(env, co);
     } else {
         build_first_frame(co);
     }
@@ -237,9 +239,8 @@ unsafe extern "C-unwind" fn resume_on_service(co: *const Coroutine) -> *mut u8 {
     let env = unsafe { &*co.env.get() };
     let from = env.running();
     env.refused.set(null());
-    // (A stack on which the resumer stands is this thread's.)
-    if copy::bring_in(env, Co::of(co)).is_err() {
-        env.refused.set(co);
+    if !copy::bring_in(env, Co::of(co), co.c_start.get() == 0) {
+        stays_out(env, co);
         watched::turn_back(Co::of(from));
         return from.sp.get();
     }
@@ -330,7 +331,7 @@ fn service_top(env: &Env, from: &Coroutine, to: Co) -> Option<*mut u8> {
 /// Puts a resumer's bytes back on its copy stack. It was moved out for one it resumed itself, so
 /// there is no way on without it.
 fn bring_back(env: &Env, to: Co) {
-    if to.on_copy_stack() && copy::bring_in(env, to).is_err() {
+    if to.on_copy_stack() && !copy::bring_in(env, to, false) {
         fatal(format_args!("colib: no memory to bring coroutine {:p} back to its copy stack", to.as_ptr()));
     }
 }
@@ -436,8 +437,7 @@ pub(crate) fn swap(from: Co, to: Co) {
         if copy::occupies_same_stack(&from, to) {
             return misuse!("co_swap: {:p} and {:p} share a stack", from.as_ptr(), to.as_ptr());
         }
-        // (One that has started has its stack; what else there is was said.)
-        if to.on_copy_stack() && copy::bring_in(env, to).is_err() {
+        if to.on_copy_stack() && !copy::bring_in(env, to, false) {
             return;
         }
         let goes_back = to.is_running() || to.is_main();

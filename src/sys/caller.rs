@@ -13,7 +13,9 @@ use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
+
+use crate::arch::weak_function;
 
 /// A function's address, in a list.
 #[derive(Clone, Copy)]
@@ -56,6 +58,25 @@ struct Module {
     name: *const c_char,
     /// How far its addresses are from those in its file.
     bias: usize,
+}
+
+/// In a child of fork a lock of the loader may be held for ever, by a thread that only the parent has.
+static LOADER_MAY_BE_LOCKED: AtomicBool = AtomicBool::new(false);
+/// Whether there may be other threads than the one that forks.
+static FORKS_WITH_THREADS: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn before_fork() {
+    // (musl does not say so, and has no such lock in a fully static program.)
+    let says = weak_function!("__libc_single_threaded").cast::<AtomicU8>();
+    // SAFETY: a byte of the C library's, where it has one: 0 since the process began its second thread.
+    let threads = unsafe { says.as_ref() }.is_none_or(|alone| alone.load(Ordering::Relaxed) == 0);
+    FORKS_WITH_THREADS.store(threads && cfg!(not(target_env = "musl")), Ordering::Relaxed);
+}
+
+pub(crate) fn after_fork_in_child() {
+    if FORKS_WITH_THREADS.load(Ordering::Relaxed) {
+        LOADER_MAY_BE_LOCKED.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Where the library was called.
@@ -187,7 +208,7 @@ unsafe extern "C" fn step(context: *mut c_void, walk: *mut c_void) -> c_int {
 #[cold]
 #[inline(never)]
 pub(crate) fn find() -> Option<Caller> {
-    if (knowledge()?.stack_left)() < ENOUGH_STACK {
+    if (knowledge()?.stack_left)() < ENOUGH_STACK || LOADER_MAY_BE_LOCKED.load(Ordering::Relaxed) {
         return None;
     }
     let here = find as fn() -> Option<Caller> as *const ();

@@ -4,12 +4,13 @@
 //! those of the loops, the stacks and the pool may be.
 
 use core::mem::offset_of;
-use core::ptr::NonNull;
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{Ordering, fence};
 
 use super::{Env, current};
 use crate::event;
-use crate::routine::coroutine::{Co, Coroutine, RELEASED, WaitState};
+use crate::routine::copy;
+use crate::routine::coroutine::{Co, Coroutine, RELEASE_SOON, RELEASED, WaitState};
 use crate::routine::stats::Past;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
@@ -85,6 +86,8 @@ pub(crate) enum Foreign {
     HandedOver,
     /// Its thread has ended, or the coroutine waits for nothing: the caller frees it.
     Free,
+    /// It was released before.
+    Gone,
     /// No memory to do it; that was said.
     Kept,
     /// Its thread ended on its stack, and may still be there: it stays, which was said.
@@ -134,6 +137,7 @@ pub(super) fn release_handed(env: &Env, mut next: *mut Handed) {
         }
         // SAFETY: read above, used no more.
         unsafe { heap::free(handed) };
+        co.clear_pending(RELEASED);
         crate::routine::release(co);
     }
 }
@@ -142,16 +146,25 @@ pub(super) fn release_handed(env: &Env, mut next: *mut Handed) {
 ///
 /// What its thread may be looking at is left to that thread: a wait, a place on a copy stack, a run.
 pub(crate) fn release_foreign(co: Co) -> Foreign {
-    // Before anything else, for there may be none: then nothing has happened. And outside the lock, which a signal
-    // handler may want: see `Lock::with`.
-    let Some(handed) = heap::alloc::<Handed>() else {
-        error!("co_release: no memory to hand coroutine {:p} to its thread: it is not released", co.as_ptr());
-        return Foreign::Kept;
+    let mut handed = None;
+    let foreign = loop {
+        if let Some(foreign) = ENVS.lock.with(|| decide(co, &mut handed)) {
+            break foreign;
+        }
+        // Before anything is done, for there may be none. And outside the lock, which a signal handler may want: see
+        // `Lock::with`.
+        handed = heap::alloc::<Handed>();
+        if handed.is_none() {
+            error!(
+                "co_release: no memory to hand coroutine {:p} to its thread: it is not released",
+                co.as_ptr()
+            );
+            return Foreign::Kept;
+        }
     };
-    let foreign = ENVS.lock.with(|| decide(co, handed));
-    if !matches!(foreign, Foreign::HandedOver) {
+    if let Some(unused) = handed {
         // SAFETY: made above, and not handed over.
-        unsafe { heap::free(handed) };
+        unsafe { heap::free(unused) };
     }
     if let Foreign::Left = foreign {
         say_left(co);
@@ -164,13 +177,17 @@ pub(super) fn say_left(co: Co) {
     error!("co_release: coroutine {:p} is not freed: its thread ended on its stack", co.as_ptr());
 }
 
-/// See [`release_foreign`]; `handed` is for `HandedOver`. Environments are locked.
-fn decide(co: Co, handed: NonNull<Handed>) -> Foreign {
-    // SAFETY: an environment lives as long as its coroutines.
-    let env = unsafe { &*co.env.get() };
-    if !env.alive.load(Ordering::Relaxed) {
-        return if env.ended_on.get() == co.as_ptr() { Foreign::Left } else { Foreign::Free };
+/// See [`release_foreign`]; `None`, and nothing has happened, without a `Handed` for `HandedOver`. Environments are locked.
+fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
+    // (The memory of a block can be read for ever. A free one has another's address there.)
+    let Some(env) = if_one(co.env.get()) else { return Some(Foreign::Gone) };
+    if co.laid_down.get() != 0 || co.pending() & (RELEASE_SOON | RELEASED) != 0 {
+        return Some(Foreign::Gone);
     }
+    if !env.alive.load(Ordering::Relaxed) {
+        return Some(if env.ended_on.get() == co.as_ptr() { Foreign::Left } else { Foreign::Free });
+    }
+    (*handed)?;
     // From its next yield on it neither wakes nor takes a signal any more, and its thread leaves its stack alone.
     co.add_pending(RELEASED);
     fence(Ordering::SeqCst);
@@ -181,10 +198,10 @@ fn decide(co: Co, handed: NonNull<Handed>) -> Foreign {
     let waited = waits();
     fence(Ordering::Acquire);
     if !(co.seen_running() || waited || waits() || co.on_copy_stack()) {
-        return Foreign::Free;
+        return Some(Foreign::Free);
     }
-    env.hand_over(co, handed);
-    Foreign::HandedOver
+    env.hand_over(co, handed.take()?);
+    Some(Foreign::HandedOver)
 }
 
 /// Runs `work` on another thread's environment if its thread has not ended. `env` may be gone.
@@ -224,19 +241,22 @@ pub(crate) fn count_gone(env: *const Env, bytes: usize) {
     }
 }
 
-/// `co`, which never ran, belongs to the calling thread's environment from now on.
-pub(crate) fn adopt(env: &Env, co: Co) {
+/// `co`, which never ran, belongs to the calling thread's environment from now on. False if it was released.
+pub(crate) fn adopt(env: &Env, co: Co) -> bool {
+    let old = ENVS.lock.with(|| {
+        let old = co.env.get();
+        if_one(old)?;
+        // SAFETY: the block's first word.
+        unsafe { pool::publish(co.block(), (&raw const *env).cast_mut().cast()) };
+        Some(old)
+    });
+    let Some(old) = old else { return false };
     let bytes = co.private_bytes();
     env.counts.made.bump();
     env.counts.adopted.bump();
     env.counts.held.take(bytes);
-    let old = ENVS.lock.with(|| {
-        let old = co.env.get();
-        // SAFETY: the block's first word.
-        unsafe { pool::publish(co.block(), (&raw const *env).cast_mut().cast()) };
-        old
-    });
     count_gone(old, bytes);
+    true
 }
 
 /// A coroutine was made for `env` by another thread, with so many bytes of private stack.
@@ -249,10 +269,10 @@ pub(crate) fn count_foreign_new(env: &Env, bytes: usize) {
 }
 
 impl Env {
-    /// The thread has ended: how many coroutines it leaves. Environments are locked.
-    pub(super) fn end(&self) -> isize {
+    /// The thread has ended: how many coroutines it leaves, and `more` that keep this object. Environments are locked.
+    pub(super) fn end(&self, more: isize) -> isize {
         ENVS.past.keep(self);
-        let left = self.live() as isize;
+        let left = self.live() as isize + more;
         self.alive.store(false, Ordering::Relaxed);
         self.gone.store(left, Ordering::Relaxed);
         self.in_envs.unlink();
@@ -277,7 +297,39 @@ pub(crate) fn after_fork_in_child() {
     ENVS.alive.each(|link| {
         let env = of_link(link);
         if !mine.is_some_and(|mine| core::ptr::eq(mine, env)) {
-            env.end();
+            env.end(0);
         }
     });
+    copy::after_fork(mine, |env| if_one(env).is_some());
+    release_for_gone_threads();
+}
+
+/// In a child of fork: what the threads that it does not have were asked to release, and had not come to.
+fn release_for_gone_threads() {
+    loop {
+        let mut next = None;
+        ENVS.ended.each(|link| {
+            let env = of_link(link);
+            if !core::ptr::eq(env.running_seen(), env.main()) || !env.to_release.get().is_null() {
+                next = Some(env);
+            }
+        });
+        let Some(env) = next else { return };
+        // It stays until this is done.
+        env.gone.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: never null after `create`; the running coroutine was alive.
+        let mut at = Co::of(unsafe { &*env.running_seen() });
+        env.set_running(env.main());
+        while let Some(resumer) = at.resumer.get() {
+            let released = at.pending() & RELEASE_SOON != 0;
+            at.suspend();
+            if released {
+                at.clear_pending(RELEASE_SOON);
+                crate::routine::release(at);
+            }
+            at = resumer;
+        }
+        release_handed(env, env.to_release.replace(null_mut()));
+        count_gone(env, 0);
+    }
 }
