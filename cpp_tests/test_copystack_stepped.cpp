@@ -242,6 +242,7 @@ int fork_at_each_step(const Work &work)
     bool over = false;
     int lost = 0;
     std::thread other([&] {
+        co_get_epoll_ct();
         for (steps->begin_now.wait(); !over; steps->begin_now.wait()) {
             const int result = in_child(
                 [&] {
