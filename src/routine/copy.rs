@@ -78,8 +78,10 @@ pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>
     };
     // SAFETY: `alloc_records` made `stacks` zeroed records.
     let all = unsafe { core::slice::from_raw_parts(records.as_ptr(), stacks) };
+    let mut mapped = 0;
     for (i, record) in all.iter().enumerate() {
-        if stack::alone(bytes, &record.stack).is_none() {
+        let Some(more) = stack::alone(bytes, &record.stack) else {
+            pages::give_back_mapped(mapped);
             for made in &all[..i] {
                 // SAFETY: made in this loop, used by nobody.
                 unsafe { stack::free_alone(&made.stack) };
@@ -91,7 +93,8 @@ pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>
             // SAFETY: made above, seen by nobody.
             unsafe { heap::free(group) };
             return Err(no_memory);
-        }
+        };
+        mapped += more;
         // SAFETY: `stacks` pointers.
         unsafe { array.as_ptr().wrapping_add(i).write((&raw const *record).cast()) };
     }
@@ -101,6 +104,7 @@ pub(crate) fn new_group(count: c_int, size: c_int) -> Result<NonNull<ShareStack>
     made.count.set(count);
     made.stack_array.set(array.as_ptr());
     keep(group, array, stacks);
+    pages::say_if_unguarded();
     Ok(group)
 }
 

@@ -109,6 +109,8 @@ struct Slab {
     opened: Cell<u32>,
     /// How many are with threads: in use, or in a cache.
     out: Cell<u32>,
+    /// How many guards go back by `pages::give_back_mapped`.
+    mapped: Cell<u32>,
     /// Valgrind's numbers of the opened ones, null without it.
     numbers: Cell<*mut c_uint>,
 }
@@ -183,12 +185,14 @@ pub(crate) unsafe fn put_central(stack: NonNull<StackMem>) {
 
 /// As [`Cache::take`](super::stack_cache::Cache::take), for a thread without a cache.
 pub(crate) fn take_central(size: usize) -> Option<NonNull<StackMem>> {
-    CENTRAL.lock.with(|| {
+    let stack = CENTRAL.lock.with(|| {
         // SAFETY: the lock is held.
         let class = unsafe { class_of(size) }?;
         // SAFETY: the lock is held.
         unsafe { take_from(class, true) }
-    })
+    });
+    pages::say_if_unguarded();
+    stack
 }
 
 /// # Safety
@@ -314,7 +318,8 @@ impl Slab {
         let (stride, guard) = (self.stride(), pages::guard_size());
         let first = self.base.get().wrapping_add(from as usize * stride);
         // SAFETY: the first pages of each of these stacks' places, unused so far.
-        unsafe { pages::guard(first, stride, batch as usize) }.ok()?;
+        let mapped = unsafe { pages::guard(first, stride, batch as usize) }.ok()?;
+        self.mapped.set(self.mapped.get() + mapped as u32);
         // Backwards, so that the lowest comes out first.
         for place in (from..from + batch).rev() {
             let stack = self.record(place);
@@ -453,6 +458,7 @@ unsafe fn trim_slab(class: &Class, slab: *mut Slab) {
         }
         // SAFETY: no stack of it is with anybody.
         unsafe { pages::release(slab.base.get(), slab.count.get() as usize * stride) };
+        pages::give_back_mapped(slab.mapped.get() as usize);
         // SAFETY: unlinked, and nobody has a record of it.
         unsafe { heap::free(pointer) };
         return;
@@ -487,22 +493,23 @@ unsafe fn trim_slab(class: &Class, slab: *mut Slab) {
 const FREE_MARK: u32 = 1 << 30;
 
 /// A stack outside any slab, for copy stacks: a guard below `size` bytes (whole pages). Never freed
-/// before the process ends, as in the original: there is no call for it.
-pub(crate) fn alone(size: usize, record: &StackMem) -> Option<()> {
+/// before the process ends, as in the original: there is no call for it. Returns how many guards go back by
+/// `pages::give_back_mapped` if it is undone.
+pub(crate) fn alone(size: usize, record: &StackMem) -> Option<usize> {
     let guard = pages::guard_size();
     let base = pages::reserve(size + guard).ok()?;
     // SAFETY: the lowest pages of a fresh mapping.
-    if unsafe { pages::guard(base, guard, 1) }.is_err() {
+    let Ok(mapped) = (unsafe { pages::guard(base, guard, 1) }) else {
         // SAFETY: ours, unused.
         unsafe { pages::release(base, size + guard) };
         return None;
-    }
+    };
     record.set_occupant(null());
     record.stack_size.set(size as c_int);
     record.stack_buffer.set(base.wrapping_add(guard));
     record.stack_bp.set(base.wrapping_add(guard + size));
     record.tag.set(tools::stack_made(area_of(record)));
-    Some(())
+    Some(mapped)
 }
 
 /// Undoes [`alone`].

@@ -4,6 +4,7 @@ use core::cell::Cell;
 use core::ptr::{NonNull, null};
 
 use crate::routine::stack::{StackMem, class_of, locked, put_back, take_from};
+use crate::sys::pages;
 
 /// Stack sizes a thread keeps free stacks of.
 const SIZES: usize = 4;
@@ -80,6 +81,7 @@ impl Cache {
             }
             NonNull::new(line.free.get().cast_mut())
         })?;
+        pages::say_if_unguarded();
         let stack = NonNull::new(line.free.get().cast_mut())?;
         line.pop();
         Some(stack)

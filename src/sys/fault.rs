@@ -75,6 +75,8 @@ pub(crate) fn install(report: Report) {
 pub(crate) struct SignalStack {
     base: core::cell::Cell<*mut u8>,
     size: core::cell::Cell<usize>,
+    /// Goes back by `pages::give_back_mapped`.
+    mapped: core::cell::Cell<usize>,
 }
 
 /// What a handler of ours, or of the program's behind it, may need beside the registers that the kernel saves. One that
@@ -102,15 +104,17 @@ impl SignalStack {
         let guard = pages::guard_size();
         let Ok(base) = pages::reserve(guard + size) else { return };
         // SAFETY: the first pages of a fresh mapping. (Without a guard it serves as well.)
-        let _ = unsafe { pages::guard(base, guard, 1) };
+        let mapped = unsafe { pages::guard(base, guard, 1) }.unwrap_or(0);
         let stack =
             libc::stack_t { ss_sp: base.wrapping_add(guard).cast::<c_void>(), ss_flags: 0, ss_size: size };
         // SAFETY: memory of ours until `withdraw`.
         if unsafe { libc::sigaltstack(&stack, null_mut()) } != 0 {
             // SAFETY: ours, used by nobody.
             unsafe { pages::release(base, guard + size) };
+            pages::give_back_mapped(mapped);
             return;
         }
+        self.mapped.set(mapped);
         self.base.set(base);
         self.size.set(guard + size);
     }
@@ -135,6 +139,7 @@ impl SignalStack {
         }
         // SAFETY: ours, and no longer the thread's.
         unsafe { pages::release(base.as_ptr(), self.size.get()) };
+        pages::give_back_mapped(self.mapped.get());
     }
 }
 

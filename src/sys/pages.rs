@@ -6,7 +6,8 @@ use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crate::arch;
 use crate::sys::errno::Errno;
-use crate::sys::tools;
+use crate::sys::log::error;
+use crate::sys::{process, tools};
 
 /// Bytes in a page, a power of two: 4 to 64 KiB on aarch64, as its kernel was built. Stacks and guards are whole pages.
 #[inline(always)]
@@ -115,11 +116,60 @@ pub(crate) unsafe fn discard(at: *mut u8, len: usize) {
     unsafe { libc::madvise(at.cast(), len, libc::MADV_DONTNEED) };
 }
 
-/// Makes `count` guards, whose pages fault when touched: the first at `at`, the others `stride` bytes apart.
+/// Guards by mprotect, each of which makes two mappings more.
+static MAPPED: AtomicUsize = AtomicUsize::new(0);
+/// As many as there may be; 0: nobody has asked yet.
+static MOST_MAPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// The kernel gives a process so many mappings if nobody says otherwise.
+const MAPPINGS: usize = 65530;
+
+const ENOUGH: u8 = 0;
+const RAN_OUT: u8 = 1;
+const SAID: u8 = 2;
+static MAPPINGS_LEFT: AtomicU8 = AtomicU8::new(ENOUGH);
+
+/// Whether there are `count` mapped guards more, of a quarter of the mappings: the program needs some as well, for its heap,
+/// its threads and its files, and starves without.
+fn take_mapped(count: usize) -> bool {
+    let mut most = MOST_MAPPED.load(Ordering::Relaxed);
+    if most == 0 {
+        most = (process::most_mappings().unwrap_or(MAPPINGS) / 4).max(1);
+        MOST_MAPPED.store(most, Ordering::Relaxed);
+    }
+    if MAPPED.fetch_add(count, Ordering::Relaxed) + count <= most {
+        return true;
+    }
+    give_back_mapped(count);
+    let _ = MAPPINGS_LEFT.compare_exchange(ENOUGH, RAN_OUT, Ordering::Relaxed, Ordering::Relaxed);
+    false
+}
+
+/// `count` mapped guards are gone.
+pub(crate) fn give_back_mapped(count: usize) {
+    MAPPED.fetch_sub(count, Ordering::Relaxed);
+}
+
+/// Says, once, that stacks have no guards any more. Not where a lock is held: the program may listen.
+pub(crate) fn say_if_unguarded() {
+    if MAPPINGS_LEFT.load(Ordering::Relaxed) == RAN_OUT
+        && MAPPINGS_LEFT.compare_exchange(RAN_OUT, SAID, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    {
+        error!(
+            "co_create: more stacks than {} have no guard: on this kernel each takes two mappings (Linux 6.13 does without), \
+             and vm.max_map_count allows for no more; an overflow of one goes unnoticed",
+            MOST_MAPPED.load(Ordering::Relaxed)
+        );
+    }
+}
+
+/// Makes `count` guards, whose pages fault when touched: the first at `at`, the others `stride` bytes apart. Returns how
+/// many of them are to be given back by [`give_back_mapped`] when they go: all or none. Where guards take mappings and there are
+/// too many, there are none from then on, which [`say_if_unguarded`] says.
 ///
 /// # Safety
 /// The pages are ours and nobody uses them.
-pub(crate) unsafe fn guard(at: *mut u8, stride: usize, count: usize) -> Result<(), Errno> {
+pub(crate) unsafe fn guard(at: *mut u8, stride: usize, count: usize) -> Result<usize, Errno> {
     if GUARDS.load(Ordering::Relaxed) == UNKNOWN {
         let errno = Errno::last();
         // SAFETY: the first page is one of those to guard.
@@ -130,18 +180,23 @@ pub(crate) unsafe fn guard(at: *mut u8, stride: usize, count: usize) -> Result<(
     if GUARDS.load(Ordering::Relaxed) == BY_MADVISE {
         // SAFETY: the pages are ours.
         if unsafe { guard_by_madvise(at, stride, count) }.is_ok() {
-            return Ok(());
+            return Ok(0);
         }
         // Locked memory refuses this kind of guard (EINVAL): protect instead.
+    }
+    if !take_mapped(count) {
+        return Ok(0);
     }
     for i in 0..count {
         let guard: *mut c_void = at.wrapping_add(i * stride).cast();
         // SAFETY: the pages are ours.
         if unsafe { libc::mprotect(guard, guard_size(), libc::PROT_NONE) } != 0 {
-            return Err(Errno::last());
+            let errno = Errno::last();
+            give_back_mapped(count);
+            return Err(errno);
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Whether guards by madvise really guard: an emulator may answer 0 and do nothing.
