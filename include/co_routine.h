@@ -34,7 +34,7 @@ void co_log_err(const char *fmt, ...);
  * How to make a coroutine. In C++ the constructor fills in the defaults; in C set both members
  * (0 and NULL are the defaults).
  *
- * stack_size: bytes of its private stack; 0 or less: 128 KiB; at most 8 MiB; rounded up to pages (of 4 KiB).
+ * stack_size: bytes of its private stack; 0 or less: 128 KiB; at most 8 MiB; rounded up to pages.
  * share_stack: not NULL: the coroutine runs on one of these copy stacks instead, taken in turns.
  */
 typedef struct __attribute__((packed)) stCoRoutineAttr_t {
@@ -119,7 +119,8 @@ void co_yield_ct(void);
  *
  * Unlike libco, which crashes there: NULL does nothing; a running coroutine, also the caller itself,
  * is freed when it yields or ends, or its thread does; one that waits in co_poll or on a condition is taken off first.
- * Another thread's may stay if there is no memory: nothing has happened then but a message.
+ * Another thread's may stay if there is no memory: nothing has happened then but a message. One that was released already is refused,
+ * with a message, as long as no other has its place.
  *
  * Requires:
  * co is NULL, or from co_create and not released.
@@ -268,10 +269,10 @@ int co_cond_wait(stCoCond_t *cond,
  * take turns; who is switched out keeps a copy of its live bytes only. The usual caution: a pointer
  * into such a stack is good only while its coroutine runs. They stay until the process ends. As libco.
  *
- * A stack is one thread's at a time: while coroutines that started on it there have neither ended nor been released,
+ * A stack is one thread's at a time: while coroutines that started on it there have neither come to their end nor been released,
  * co_resume in another thread refuses those that would start on it, and logs a message.
  *
- * NULL (where libco crashes) if an argument is 0 or less, or if there is no memory.
+ * NULL (where libco crashes) if an argument is 0 or less, if a stack had 2 GiB when rounded up, or if there is no memory.
  */
 stShareStack_t *co_alloc_sharestack(int iCount,
                                     int iStackSize);

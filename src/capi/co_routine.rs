@@ -28,7 +28,7 @@ pub type pfn_co_log_t = Option<unsafe extern "C-unwind" fn(*const c_char)>;
 /// How to make a coroutine. In C++ the constructor fills in the defaults; in C set both members
 /// (0 and NULL are the defaults).
 ///
-/// stack_size: bytes of its private stack; 0 or less: 128 KiB; at most 8 MiB; rounded up to pages (of 4 KiB).
+/// stack_size: bytes of its private stack; 0 or less: 128 KiB; at most 8 MiB; rounded up to pages.
 /// share_stack: not NULL: the coroutine runs on one of these copy stacks instead, taken in turns.
 #[repr(C, packed)]
 pub struct stCoRoutineAttr_t {
@@ -132,7 +132,8 @@ pub extern "C-unwind" fn co_yield_ct() {
 ///
 /// Unlike libco, which crashes there: NULL does nothing; a running coroutine, also the caller itself,
 /// is freed when it yields or ends, or its thread does; one that waits in co_poll or on a condition is taken off first.
-/// Another thread's may stay if there is no memory: nothing has happened then but a message.
+/// Another thread's may stay if there is no memory: nothing has happened then but a message. One that was released already is refused,
+/// with a message, as long as no other has its place.
 ///
 /// # Safety
 /// co is NULL, or from co_create and not released.
@@ -272,7 +273,10 @@ pub extern "C-unwind" fn co_setspecific(key: pthread_key_t, value: *const c_void
         Some(co) => match extra::set_specific(routine::Co::of(co), key as usize, value.cast_mut()) {
             Ok(()) => 0,
             Err(Errno(error)) => {
-                log::misuse!("co_setspecific: key {key} is not below 1024, or there is no memory");
+                match error {
+                    libc::ENOMEM => log::error!("co_setspecific: no memory for key {key}"),
+                    _ => log::misuse!("co_setspecific: key {key} is not below 1024"),
+                }
                 error
             }
         },
@@ -416,18 +420,21 @@ pub unsafe extern "C-unwind" fn co_cond_wait(cond: *mut stCoCond_t, timeout_ms: 
 /// take turns; who is switched out keeps a copy of its live bytes only. The usual caution: a pointer
 /// into such a stack is good only while its coroutine runs. They stay until the process ends. As libco.
 ///
-/// A stack is one thread's at a time: while coroutines that started on it there have neither ended nor been released,
+/// A stack is one thread's at a time: while coroutines that started on it there have neither come to their end nor been released,
 /// co_resume in another thread refuses those that would start on it, and logs a message.
 ///
-/// NULL (where libco crashes) if an argument is 0 or less, or if there is no memory.
+/// NULL (where libco crashes) if an argument is 0 or less, if a stack had 2 GiB when rounded up, or if there is no memory.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn co_alloc_sharestack(iCount: c_int, iStackSize: c_int) -> *mut stShareStack_t {
     match copy::new_group(iCount, iStackSize) {
         Ok(group) => group.as_ptr(),
         Err(error) => {
-            log::misuse!(
-                "co_alloc_sharestack: {iCount} stacks of {iStackSize} bytes: bad numbers or no memory"
-            );
+            match error {
+                Errno(libc::EINVAL) => {
+                    log::misuse!("co_alloc_sharestack: {iCount} stacks of {iStackSize} bytes")
+                }
+                _ => log::error!("co_alloc_sharestack: no memory for {iCount} stacks of {iStackSize} bytes"),
+            }
             error.set();
             null_mut()
         }

@@ -268,7 +268,9 @@ impl Reactor {
             self.rebuild.store(false, Ordering::Release);
             match env.guarded(|| self.rebuild()) {
                 Ok(()) => {
-                    info!("a new epoll set: descriptors were closed, or given out anew, past the hooks")
+                    info!(
+                        "a new epoll set: this is a child of fork, or descriptors were closed or given out anew past the hooks"
+                    )
                 }
                 Err(_) => {
                     error!("no descriptor for a new epoll set, trying again");

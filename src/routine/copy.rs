@@ -265,7 +265,10 @@ fn move_out(env: &Env, occupant: Co) -> bool {
         && (occupant.save_buffer.get().is_null() || size_class::rounded(old) != size_class::rounded(size))
     {
         let Some(buffer) = env.objects.alloc(size) else {
-            error!("co_resume: no memory to save {size} bytes of coroutine {:p}", occupant.as_ptr());
+            error!(
+                "no memory to save {size} bytes of coroutine {:p}, which leaves its copy stack",
+                occupant.as_ptr()
+            );
             return false;
         };
         drop_buffer(env, occupant);

@@ -100,7 +100,8 @@ impl Module {
     fn file(&self) -> &[u8] {
         // SAFETY: the loader's own string, which stays while the module does.
         let name = unsafe { CStr::from_ptr(self.name) }.to_bytes();
-        if !name.is_empty() {
+        // (What musl calls the program would be addr2line, to that.)
+        if !name.is_empty() && name != b"/proc/self/exe" {
             return name;
         }
         // SAFETY: asks for what the kernel has told the process.
