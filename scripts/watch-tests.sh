@@ -34,6 +34,7 @@ test_fault_memory * has a malloc of its own, which the tool replaces
 test_fault_network * is about a kernel's time-outs, for which a tool is too slow
 test_fault_peer * kills children of a process with threads, and is too slow
 test_fault_overflow * is about SIGSEGV, which the tool takes for itself
+test_stack_mappings * counts the mappings of the process, the tool's own among them
 test_dns_tick * measures times, for which a tool is too slow
 test_hook_connect HookedConnect.reports_the_error_of_the_real_call passes bad pointers on purpose
 test_dns_lookups *leaves_nothing_behind_* measures memory, and the tool keeps for a while what was freed
