@@ -222,6 +222,38 @@ const Work kWorks[] = {
      }},
 };
 
+// Another thread releases the coroutine that runs; what it then does is stepped.
+template <void (*go)()>
+void *is_released_and_goes(void *)
+{
+    stCoRoutine_t *self = co_self();
+    on_thread([&] { co_release(self); });
+    go();
+    return nullptr;
+}
+
+template <void (*go)()>
+void released_and_goes(const stCoRoutineAttr_t *at)
+{
+    stCoRoutine_t *co = nullptr;
+    if (co_create(&co, at, is_released_and_goes<go>, nullptr) != 0) {
+        abort();
+    }
+    co_resume(co);
+    steps->end();
+}
+
+const Work kReleased[] = {
+    {"a yield of one that another thread released",
+     [](const stCoRoutineAttr_t &, std::vector<stCoRoutine_t *> &) { released_and_goes<just_yield>(nullptr); }},
+    {"an end of one that another thread released",
+     [](const stCoRoutineAttr_t &, std::vector<stCoRoutine_t *> &) { released_and_goes<end>(nullptr); }},
+    {"a yield on a copy stack of one that another thread released",
+     [](const stCoRoutineAttr_t &at, std::vector<stCoRoutine_t *> &) { released_and_goes<just_yield>(&at); }},
+    {"an end on a copy stack of one that another thread released",
+     [](const stCoRoutineAttr_t &at, std::vector<stCoRoutine_t *> &) { released_and_goes<end>(&at); }},
+};
+
 // In a child of fork, when all that the other thread had is released: whether anybody may begin on its stack.
 bool may_begin(const stCoRoutineAttr_t &at)
 {
@@ -284,6 +316,17 @@ int fork_at_each_step(const Work &work)
 TEST(SteppedCopyStack, AChildOfForkHasTheStackWhateverTheOtherThreadWasDoing)
 {
     for (const Work &work : kWorks) {
+        const int result = step_child([&] { return fork_at_each_step(work); });
+        if (result == kNotPermitted) {
+            GTEST_SKIP() << "ptrace is not permitted";
+        }
+        EXPECT_EQ(result, 0) << work.what;
+    }
+}
+
+TEST(SteppedCopyStack, AChildOfForkIsThereWhateverTheOtherThreadWasAskedToRelease)
+{
+    for (const Work &work : kReleased) {
         const int result = step_child([&] { return fork_at_each_step(work); });
         if (result == kNotPermitted) {
             GTEST_SKIP() << "ptrace is not permitted";

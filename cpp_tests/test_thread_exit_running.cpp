@@ -171,7 +171,7 @@ TEST(ThreadExitRunning, TheLastOneThatItLeavesIsReleasedWhileItStillEnds)
     // What is freed is overwritten.
     mallopt(M_PERTURB, 0xa5);
     const co_stats_t before = counted();
-    for (int i = 0; i < 2000; ++i) {
+    for (int i = 0; i < 500; ++i) {
         std::atomic<stCoRoutine_t *> left{nullptr};
         std::thread thread([&] {
             Co co([] { co_yield_ct(); });
@@ -190,6 +190,47 @@ TEST(ThreadExitRunning, TheLastOneThatItLeavesIsReleasedWhileItStillEnds)
         thread.join();
     }
     mallopt(M_PERTURB, 0);
+    EXPECT_EQ(counted().coroutines_live, before.coroutines_live);
+}
+
+// One that co_swap left running, so to say: nobody goes back to it when its thread ends.
+TEST(ThreadExitRunning, WhatCoSwapLeftIsFreedTooAndAChildOfForkIsThere)
+{
+    static stCoRoutine_t *swaps;
+    static stCoRoutine_t *back;
+    const stCoRoutineAttr_t copy = attr(0, both_kinds()[1]);
+    const co_stats_t before = counted();
+    for (const stCoRoutineAttr_t *at : {static_cast<const stCoRoutineAttr_t *>(nullptr), &copy}) {
+        for (const bool by_itself : {false, true}) {
+            std::atomic<int> stage{0};
+            std::thread thread([&] {
+                Co second([] { co_swap(co_self(), back); });
+                Co first([&] { co_swap(co_self(), second.get()); }, at);
+                back = GetCurrCo(co_get_curr_thread_env());
+                swaps = first.get();
+                first.resume();
+                if (by_itself) {
+                    first.release();
+                }
+                first.forget();
+                stage = 1;
+                while (stage != 2) {
+                    std::this_thread::yield();
+                }
+            });
+            while (stage != 1) {
+                std::this_thread::yield();
+            }
+            if (!by_itself) {
+                co_release(swaps);
+            }
+            EXPECT_EQ(in_child([] { return 0; }, 10), 0);
+            stage = 2;
+            thread.join();
+            EXPECT_EQ(in_child([] { return 0; }, 10), 0);
+        }
+    }
+    EXPECT_TRUE(may_begin(copy.share_stack));
     EXPECT_EQ(counted().coroutines_live, before.coroutines_live);
 }
 

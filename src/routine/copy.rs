@@ -250,8 +250,8 @@ fn live_start(co: Co) -> *mut u8 {
 /// Moves a suspended occupant's live bytes into its buffer.
 #[inline]
 fn move_out(env: &Env, occupant: Co) -> bool {
-    if (occupant.c_start.get() == 0 || occupant.c_end.get() != 0) && !occupant.is_running() {
-        // Reset by hand, or ended: its bytes are worth nothing.
+    if (occupant.c_start.get() == 0 || occupant.has_come_to_its_end()) && !occupant.is_running() {
+        // Reset by hand, or at its end: its bytes are worth nothing.
         return true;
     }
     let start = live_start(occupant);
@@ -276,6 +276,8 @@ fn move_out(env: &Env, occupant: Co) -> bool {
         // (What another coroutine had there is nobody's to read.)
         // SAFETY: the buffer is as long as its class.
         unsafe { buffer.as_ptr().wrapping_add(size).write_bytes(0, left) };
+        // (In this order: a fork may come between.)
+        occupant.save_size.set(size as u32);
         occupant.save_buffer.set(buffer.as_ptr());
     }
     occupant.save_size.set(size as u32);
@@ -326,6 +328,8 @@ pub(crate) fn after_fork(mine: Option<&Env>, is_one: impl Fn(*const Env) -> bool
             any = true;
             stack.owner.store(null_mut(), Ordering::Relaxed);
             stack.users.store(0, Ordering::Relaxed);
+            // None of them runs again.
+            stack.stack.set_occupant(null());
         }
     });
     if !any {
@@ -339,11 +343,6 @@ pub(crate) fn after_fork(mine: Option<&Env>, is_one: impl Fn(*const Env) -> bool
             let stack = whole(co);
             stack.owner.store(env, Ordering::Relaxed);
             stack.users.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    each_stack(|stack| {
-        if stack.owner.load(Ordering::Relaxed).is_null() {
-            stack.stack.set_occupant(null());
         }
     });
 }

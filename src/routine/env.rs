@@ -48,7 +48,7 @@ pub(crate) use others::{
     Foreign, adopt, after_fork_in_child, count_foreign_new, count_gone, fork_lock, locked, release_foreign,
     with_alive,
 };
-pub(super) use others::{each, if_one, past};
+pub(super) use others::{count_marked, each, if_one, past, release_marked};
 
 /// What C knows as stCoRoutineEnv_t, opaque.
 #[repr(C)]
@@ -87,6 +87,8 @@ pub(crate) struct Env {
     /// The thread's C++ exception state, or `no_exceptions`: never null.
     exceptions: Cell<*const ExceptionState>,
     service: Cell<*const StackMem>,
+    /// Ended, as others see it, but its thread is not yet done with it.
+    ending: Cell<bool>,
     /// The coroutine on whose stack the thread ended; null if on its own.
     ended_on: Cell<*const Coroutine>,
     /// The thread's own stack, as the sanitizers know it.
@@ -117,7 +119,7 @@ pub(crate) mod at {
 unsafe impl Zeroed for Env {}
 
 /// Bytes of the stack that work on a stack itself runs on: whole pages.
-fn service_bytes() -> usize {
+pub(super) fn service_bytes() -> usize {
     pages::size().max(16 * 1024)
 }
 
@@ -336,6 +338,17 @@ impl Env {
         Some(unsafe { (*self.service.get()).stack_bp.get() })
     }
 
+    /// Whether there is a service stack, seen from any thread.
+    pub(super) fn has_service(&self) -> bool {
+        // SAFETY: a word of a live environment, which its own thread may be writing: as it is at some time.
+        !unsafe { self.service.as_ptr().read_volatile() }.is_null()
+    }
+
+    /// Looks for releases again when it next can.
+    pub(crate) fn look_for_releases(&self) {
+        self.any_to_release.store(1, Ordering::Relaxed);
+    }
+
     /// A coroutine gets control, by another way than the short one of `arch`.
     pub(crate) fn count_resume(&self) {
         self.resumes.store(self.resumes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -348,7 +361,7 @@ impl Env {
 
     /// How many coroutines the thread has, or has left.
     pub(super) fn live(&self) -> u64 {
-        let gone = self.gone.load(Ordering::Relaxed) as i64;
+        let gone = self.gone.load(Ordering::Relaxed) as i64 - i64::from(self.ending.get());
         if self.alive.load(Ordering::Relaxed) {
             self.counts.kept().wrapping_add_signed(-gone)
         } else {
@@ -437,14 +450,17 @@ fn end_running(env: &Env) {
             let (pending, on_copy_stack) = (at.pending(), at.on_copy_stack());
             at.suspend();
             if pending & RELEASE_SOON != 0 {
-                at.clear_pending(RELEASE_SOON);
-                super::release(at);
+                others::release_marked(at, RELEASE_SOON);
             } else if on_copy_stack {
                 copy::forget(env, at);
             }
         }
         at = resumer;
     }
+    // And what left the chain by co_swap.
+    others::release_all_marked(RELEASE_SOON, |of, co| {
+        core::ptr::eq(of, env) && !core::ptr::eq(env.ended_on.get(), co.as_ptr())
+    });
 }
 
 fn end(env: &Env) {
@@ -462,14 +478,13 @@ fn end(env: &Env) {
     crate::routine::extra::drop_of(Co::of(&env.main));
     env.signal_stack.withdraw();
     thread::set_slot(null_mut());
-    // One more than it leaves: this thread's, which still needs it.
-    let left = ENVS.lock.with(|| env.end(1)) - 1;
+    let left = ENVS.lock.with(|| env.end(true));
     // What came in between: signals on conditions on which nobody waits here any more, and releases. No wait is left, so
     // any thread may free now.
     crate::routine::cond::serve_deferred(env);
     env.serve_releases();
     debug!("a thread that used coroutines ends: environment {:p}, {left} coroutines left", env);
-    count_gone(env, 0);
+    others::let_go(env);
     stack::trim(1);
 }
 

@@ -241,6 +241,7 @@ fn release_soon(env: Option<&Env>, co: Co) {
         error!("co_release: no memory to free the running coroutine {:p} later", co.as_ptr());
         return;
     }
+    env::count_marked();
     co.add_pending(RELEASE_SOON);
 }
 

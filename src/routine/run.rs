@@ -83,6 +83,7 @@ unsafe fn go_by_service(
     arg: *const Coroutine,
     to: Co,
 ) {
+    watched::gives_up(from);
     if from.pending() & (RELEASE_SOON | RELEASED) != 0 && core::ptr::eq(arg, from) {
         watched::leave_for_good(to);
         // SAFETY: as the caller vouches.
@@ -325,6 +326,9 @@ fn service_top(env: &Env, from: &Coroutine, to: Co) -> Option<*mut u8> {
     if top.is_none() && (from.pending() & RELEASE_SOON != 0 || copy::occupies_same_stack(from, to)) {
         fatal(format_args!("colib: no memory for the stack to leave coroutine {:p} by", from));
     }
+    if top.is_none() {
+        env.look_for_releases();
+    }
     top
 }
 
@@ -350,17 +354,18 @@ unsafe extern "C-unwind" fn leave_on_service(from: *const Coroutine) -> *mut u8 
     let pending = from.pending();
     let on_copy_stack = from.on_copy_stack();
     let ended = from.sp.get().addr() == AT_END;
-    if on_copy_stack && pending & (RELEASE_SOON | RELEASED) != 0 && from.c_end.get() == 0 {
+    if on_copy_stack && pending & (RELEASE_SOON | RELEASED) != 0 {
         // Its bytes are not worth moving.
-        from.c_end.set(1);
-        env.count_end();
+        from.sp.set(without_provenance_mut(AT_END));
+        if from.c_end.replace(1) == 0 {
+            env.count_end();
+        }
     }
     from.suspend();
     // First: a stack that both are on stays this thread's.
     bring_back(env, to);
     if pending & RELEASE_SOON != 0 {
-        from.clear_pending(RELEASE_SOON);
-        super::release(Co::of(from));
+        env::release_marked(Co::of(from), RELEASE_SOON);
     } else if pending & RELEASED != 0 {
         env.serve_releases();
     } else if on_copy_stack && ended {
@@ -405,6 +410,7 @@ pub(crate) unsafe extern "C-unwind" fn finish(co: *const Coroutine) -> Exit {
     co.forget_exceptions();
     env.set_running(&to);
     probe!("end", (&raw const *co).addr(), to.as_ptr().addr());
+    watched::gives_up(co);
     watched::leave_for_good(to);
     if by_service && let Some(service) = service_top(env, co, to) {
         return Exit { sp: null_mut(), service };

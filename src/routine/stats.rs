@@ -189,9 +189,11 @@ pub(crate) fn of_this_thread() -> Stats {
 /// Of all threads, those that have ended too.
 pub(crate) fn of_all() -> Stats {
     let mut stats = Stats::default();
+    let mut services = 0;
     env::locked(|| {
         stats.add(&env::past().0.get());
         env::each(|env, alive| {
+            services += u64::from(env.has_service());
             if alive {
                 stats.threads += 1;
                 stats.add(&done(env));
@@ -202,7 +204,8 @@ pub(crate) fn of_all() -> Stats {
     });
     // (Others go on meanwhile: what is in use and what was made need not be of the same moment.)
     let (made, made_bytes) = stack::made();
-    stats.pooled = made.saturating_sub(stats.stacks);
-    stats.pooled_bytes = made_bytes.saturating_sub(stats.stack_bytes);
+    stats.pooled = made.saturating_sub(stats.stacks + services);
+    stats.pooled_bytes =
+        made_bytes.saturating_sub(stats.stack_bytes + services * env::service_bytes() as u64);
     stats
 }

@@ -91,6 +91,13 @@ pub(super) fn begin(co: Co) -> bool {
     true
 }
 
+/// `from` is about to be left: whoever releases it then has seen what it did.
+pub(super) fn gives_up(from: &Coroutine) {
+    if tools::any() {
+        tools::handed_over((&raw const *from).cast());
+    }
+}
+
 /// The running context goes, for `to`. What it returns is for [`arrive`].
 pub(super) fn leave(to: Co) -> *mut c_void {
     let mut kept = null_mut();
@@ -172,6 +179,7 @@ pub(super) type Switch = unsafe extern "C-unwind" fn(*const Coroutine, *mut u8);
 #[cold]
 #[inline(never)]
 pub(super) unsafe fn switch(switch: Switch, from: &Coroutine, sp: *mut u8) {
+    gives_up(from);
     let kept = env::current().map_or(null_mut(), |env| leave(Co::of(env.running())));
     // SAFETY: as the caller vouches.
     unsafe { switch(from, sp) };

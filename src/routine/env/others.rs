@@ -5,7 +5,7 @@
 
 use core::mem::offset_of;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{Ordering, fence};
+use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use super::{Env, current};
 use crate::event;
@@ -15,7 +15,7 @@ use crate::routine::stats::Past;
 use crate::sys::heap::{self, Zeroed};
 use crate::sys::lock::Lock;
 use crate::sys::log::error;
-use crate::sys::thread;
+use crate::sys::{thread, tools};
 use crate::util::list::{Link, List};
 use crate::util::pool;
 
@@ -130,15 +130,60 @@ pub(super) fn release_handed(env: &Env, mut next: *mut Handed) {
         next = entry.next;
         // SAFETY: what was handed over is alive until it is released here.
         let Some(co) = (unsafe { Co::from_c(entry.co) }) else { continue };
-        if co.is_running() {
+        if co.is_running() && env.alive.load(Ordering::Relaxed) {
             // Its yield or end, or the thread's, serves the list again.
             ENVS.lock.with(|| env.list(handed, entry.co));
             continue;
         }
         // SAFETY: read above, used no more.
         unsafe { heap::free(handed) };
-        co.clear_pending(RELEASED);
-        crate::routine::release(co);
+        if !core::ptr::eq(env.ended_on.get(), entry.co) {
+            release_marked(co, RELEASED);
+        }
+    }
+}
+
+/// How many coroutines are marked RELEASED or RELEASE_SOON to be released later, or more.
+static MARKED: AtomicUsize = AtomicUsize::new(0);
+
+/// A coroutine is about to be marked.
+pub(in crate::routine) fn count_marked() {
+    MARKED.fetch_add(1, Ordering::Acquire);
+}
+
+/// Releases a coroutine that was marked, and that nobody runs any more: by this thread, or because its own has ended.
+pub(in crate::routine) fn release_marked(co: Co, mark: u8) {
+    co.suspend();
+    // In this order. If another thread forks now, its child either finds the mark, or the stack is not lost there.
+    if co.on_copy_stack() {
+        copy::leave_stack(co);
+    }
+    co.clear_pending(mark);
+    MARKED.fetch_sub(1, Ordering::Release);
+    crate::routine::release(co);
+}
+
+/// Releases all that are marked by one of `marks` and of which `is_meant` is true, whose environments they say they have; nobody
+/// runs them any more.
+pub(in crate::routine) fn release_all_marked(marks: u8, is_meant: impl Fn(*const Env, Co) -> bool) {
+    const MANY: usize = 64;
+    while MARKED.load(Ordering::Relaxed) != 0 {
+        let mut found = [None; MANY];
+        let mut count = 0;
+        pool::each_tracked(|object, env| {
+            // SAFETY: a block's memory can be read for ever.
+            let co = Co::of(unsafe { object.cast::<Coroutine>().as_ref() });
+            if count < MANY && co.pending() & marks != 0 && is_meant(env.cast(), co) {
+                found[count] = Some(co);
+                count += 1;
+            }
+        });
+        for co in found.into_iter().flatten() {
+            release_marked(co, marks);
+        }
+        if count < MANY {
+            return;
+        }
     }
 }
 
@@ -198,8 +243,14 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
     let waited = waits();
     fence(Ordering::Acquire);
     if !(co.seen_running() || waited || waits() || co.on_copy_stack()) {
+        // A child of fork looks for the mark, and the block is about to go.
+        co.clear_pending(RELEASED);
+        if tools::any() {
+            tools::received(co.as_ptr().cast());
+        }
         return Some(Foreign::Free);
     }
+    count_marked();
     env.hand_over(co, handed.take()?);
     Some(Foreign::HandedOver)
 }
@@ -269,14 +320,16 @@ pub(crate) fn count_foreign_new(env: &Env, bytes: usize) {
 }
 
 impl Env {
-    /// The thread has ended: how many coroutines it leaves, and `more` that keep this object. Environments are locked.
-    pub(super) fn end(&self, more: isize) -> isize {
+    /// The thread has ended: how many coroutines it leaves. `ending`: it still needs this object, until [`let_go`]. Environments
+    /// are locked.
+    pub(super) fn end(&self, ending: bool) -> isize {
         ENVS.past.keep(self);
-        let left = self.live() as isize + more;
+        let left = self.live() as isize;
         self.alive.store(false, Ordering::Relaxed);
-        self.gone.store(left, Ordering::Relaxed);
+        self.ending.set(ending);
+        self.gone.store(left + isize::from(ending), Ordering::Relaxed);
         self.in_envs.unlink();
-        if left != 0 {
+        if left != 0 || ending {
             // SAFETY: in no list; it leaves this one when its last coroutine goes, and it with it.
             unsafe { ENVS.ended.push_back(&self.in_envs) };
         }
@@ -297,39 +350,44 @@ pub(crate) fn after_fork_in_child() {
     ENVS.alive.each(|link| {
         let env = of_link(link);
         if !mine.is_some_and(|mine| core::ptr::eq(mine, env)) {
-            env.end(0);
+            env.end(false);
         }
     });
-    copy::after_fork(mine, |env| if_one(env).is_some());
-    release_for_gone_threads();
-}
-
-/// In a child of fork: what the threads that it does not have were asked to release, and had not come to.
-fn release_for_gone_threads() {
-    loop {
-        let mut next = None;
+    // What they were asked to release, and had not come to. Those that they ran nobody runs here.
+    let mut ended = true;
+    while ended {
+        ended = false;
+        let mut ending = None;
         ENVS.ended.each(|link| {
             let env = of_link(link);
-            if !core::ptr::eq(env.running_seen(), env.main()) || !env.to_release.get().is_null() {
-                next = Some(env);
+            if env.ending.get() {
+                ending = Some(env);
             }
+            forget_handed(env.to_release.replace(null_mut()));
         });
-        let Some(env) = next else { return };
-        // It stays until this is done.
-        env.gone.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: never null after `create`; the running coroutine was alive.
-        let mut at = Co::of(unsafe { &*env.running_seen() });
-        env.set_running(env.main());
-        while let Some(resumer) = at.resumer.get() {
-            let released = at.pending() & RELEASE_SOON != 0;
-            at.suspend();
-            if released {
-                at.clear_pending(RELEASE_SOON);
-                crate::routine::release(at);
-            }
-            at = resumer;
+        if let Some(env) = ending {
+            let_go(env);
+            ended = true;
         }
-        release_handed(env, env.to_release.replace(null_mut()));
-        count_gone(env, 0);
+    }
+    copy::after_fork(mine, |env| if_one(env).is_some());
+    release_all_marked(RELEASED | RELEASE_SOON, |env, _| {
+        if_one(env).is_some_and(|env| !env.alive.load(Ordering::Relaxed))
+    });
+}
+
+/// The thread that ends needs its environment no more.
+pub(super) fn let_go(env: &Env) {
+    ENVS.lock.with(|| env.ending.set(false));
+    count_gone(env, 0);
+}
+
+/// Frees a list whose coroutines are released in another way.
+fn forget_handed(mut next: *mut Handed) {
+    while let Some(handed) = NonNull::new(next) {
+        // SAFETY: from `hand_over`, and taken out of the environment's list.
+        next = unsafe { handed.read() }.next;
+        // SAFETY: read above, used no more.
+        unsafe { heap::free(handed) };
     }
 }
