@@ -155,6 +155,7 @@ test_stack_memory *GoesBackBeforeALongSleep* measures memory
 test_loop_waits Waits.of_many_descriptors_* within a time, for which the sanitizer is too slow
 test_process_cancel * gcc 12's ThreadSanitizer ends a program whose thread ends in a fiber
 test_thread_exit_running * the same
+test_inspect_messages *NearlyFull* a stack of one page, too little for the loader to find the sanitizer's functions on
 test_process_dlopen *ItsOwnCopy* two copies of the library tell ThreadSanitizer of fibers, each without the other
 test_process_exec *ADaemon* ThreadSanitizer does not follow a child of several threads; coroutines count as such
 test_process_exit *PthreadExit* gcc 12's ThreadSanitizer ends a program that calls pthread_exit in a fiber
