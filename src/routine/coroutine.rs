@@ -317,6 +317,12 @@ impl Coroutine {
         !self.resumer_word().load(Ordering::Acquire).is_null()
     }
 
+    /// Its environment, seen from any thread: of a block that may be free or another's by now.
+    pub(crate) fn env_seen(&self) -> *const Env {
+        // SAFETY: an aligned word of the block, whose memory can be read for ever.
+        unsafe { AtomicPtr::from_ptr(self.env.as_ptr().cast::<*mut Env>()) }.load(Ordering::Acquire)
+    }
+
     fn resumer_word(&self) -> &AtomicPtr<Coroutine> {
         // SAFETY: an aligned word of a live block, null or a pointer (`Option<Co>` has the size of one). Its thread writes
         // it in assembler, or by a store of the whole word.

@@ -48,7 +48,7 @@ pub(crate) use others::{
     Foreign, adopt, after_fork_in_child, count_foreign_new, count_gone, fork_lock, locked, release_foreign,
     with_alive,
 };
-pub(super) use others::{count_marked, each, if_one, past, release_marked};
+pub(super) use others::{each, if_one, past};
 
 /// What C knows as stCoRoutineEnv_t, opaque.
 #[repr(C)]
@@ -89,6 +89,8 @@ pub(crate) struct Env {
     service: Cell<*const StackMem>,
     /// Ended, as others see it, but its thread is not yet done with it.
     ending: Cell<bool>,
+    /// How many coroutines are RELEASE_SOON.
+    soon: Cell<usize>,
     /// The coroutine on whose stack the thread ended; null if on its own.
     ended_on: Cell<*const Coroutine>,
     /// The thread's own stack, as the sanitizers know it.
@@ -276,7 +278,8 @@ impl Env {
                     }
                     // SAFETY: a block in use whose environment is this thread's: alive, and nobody else's.
                     let co = unsafe { object.cast::<Coroutine>().as_ref() };
-                    if co.has_come_to_its_end() && !co.on_copy_stack() && co.pending() & RELEASED == 0 {
+                    let is_kept = co.pending() & RELEASED == 0 && co.laid_down.get() == 0;
+                    if co.has_come_to_its_end() && !co.on_copy_stack() && is_kept {
                         also(co.stack());
                     }
                 });
@@ -336,6 +339,19 @@ impl Env {
         }
         // SAFETY: taken above, given back when the thread ends.
         Some(unsafe { (*self.service.get()).stack_bp.get() })
+    }
+
+    /// `co` is RELEASE_SOON from now on.
+    pub(super) fn release_soon(&self, co: &Coroutine) {
+        self.soon.set(self.soon.get() + 1);
+        others::count_marked();
+        co.add_pending(RELEASE_SOON);
+    }
+
+    /// The time has come.
+    pub(super) fn release_now(&self, co: Co) {
+        self.soon.set(self.soon.get() - 1);
+        others::release_marked(co);
     }
 
     /// Whether there is a service stack, seen from any thread.
@@ -439,9 +455,7 @@ fn end_running(env: &Env) {
         if stays {
             stays = false;
             env.ended_on.set(at.as_ptr());
-            if at.pending() & (RELEASE_SOON | RELEASED) != 0 {
-                others::say_left(at);
-            }
+            others::stays(at);
         } else {
             at.c_end.set(1);
             at.sp.set(without_provenance_mut(AT_END));
@@ -450,17 +464,19 @@ fn end_running(env: &Env) {
             let (pending, on_copy_stack) = (at.pending(), at.on_copy_stack());
             at.suspend();
             if pending & RELEASE_SOON != 0 {
-                others::release_marked(at, RELEASE_SOON);
+                env.release_now(at);
             } else if on_copy_stack {
                 copy::forget(env, at);
             }
         }
         at = resumer;
     }
-    // And what left the chain by co_swap.
-    others::release_all_marked(RELEASE_SOON, |of, co| {
-        core::ptr::eq(of, env) && !core::ptr::eq(env.ended_on.get(), co.as_ptr())
-    });
+    if env.soon.get() != 0 {
+        // What left the chain by co_swap.
+        others::release_all_marked(RELEASE_SOON, |of, co| {
+            core::ptr::eq(of, env) && !core::ptr::eq(env.ended_on.get(), co.as_ptr())
+        });
+    }
 }
 
 fn end(env: &Env) {
@@ -483,8 +499,10 @@ fn end(env: &Env) {
     // any thread may free now.
     crate::routine::cond::serve_deferred(env);
     env.serve_releases();
-    debug!("a thread that used coroutines ends: environment {:p}, {left} coroutines left", env);
+    let at = &raw const *env;
     others::let_go(env);
+    // (Last: the program may listen, and fork.)
+    debug!("a thread that used coroutines ends: environment {:p}, {left} coroutines left", at);
     stack::trim(1);
 }
 

@@ -215,8 +215,10 @@ fn release_slowly(co: Co) {
         if co.laid_down.get() != 0 || co.pending() & (RELEASE_SOON | RELEASED) != 0 {
             return misuse!("co_release: released already: coroutine {:p}", co.as_ptr());
         }
-        if co.is_running() {
-            return release_soon(mine, co);
+        if let Some(env) = mine
+            && co.is_running()
+        {
+            return release_soon(env, co);
         }
     } else {
         match env::release_foreign(co) {
@@ -236,13 +238,12 @@ fn release_slowly(co: Co) {
     dispose(mine, co);
 }
 
-fn release_soon(env: Option<&Env>, co: Co) {
-    if env.is_some_and(|env| env.service_top().is_none()) {
+fn release_soon(env: &Env, co: Co) {
+    if env.service_top().is_none() {
         error!("co_release: no memory to free the running coroutine {:p} later", co.as_ptr());
         return;
     }
-    env::count_marked();
-    co.add_pending(RELEASE_SOON);
+    env.release_soon(&co);
 }
 
 /// Frees everything a coroutine has. It is suspended or ended and waits for nothing.

@@ -365,7 +365,7 @@ unsafe extern "C-unwind" fn leave_on_service(from: *const Coroutine) -> *mut u8 
     // First: a stack that both are on stays this thread's.
     bring_back(env, to);
     if pending & RELEASE_SOON != 0 {
-        env::release_marked(Co::of(from), RELEASE_SOON);
+        env.release_now(Co::of(from));
     } else if pending & RELEASED != 0 {
         env.serve_releases();
     } else if on_copy_stack && ended {

@@ -137,8 +137,10 @@ pub(super) fn release_handed(env: &Env, mut next: *mut Handed) {
         }
         // SAFETY: read above, used no more.
         unsafe { heap::free(handed) };
-        if !core::ptr::eq(env.ended_on.get(), entry.co) {
-            release_marked(co, RELEASED);
+        if core::ptr::eq(env.ended_on.get(), entry.co) {
+            stays(co);
+        } else {
+            release_marked(co);
         }
     }
 }
@@ -147,39 +149,58 @@ pub(super) fn release_handed(env: &Env, mut next: *mut Handed) {
 static MARKED: AtomicUsize = AtomicUsize::new(0);
 
 /// A coroutine is about to be marked.
-pub(in crate::routine) fn count_marked() {
+pub(super) fn count_marked() {
     MARKED.fetch_add(1, Ordering::Acquire);
 }
 
+/// Takes the marks away.
+fn unmark(co: Co) {
+    for mark in [RELEASED, RELEASE_SOON] {
+        if co.pending() & mark != 0 {
+            co.clear_pending(mark);
+            MARKED.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// A coroutine on whose stack its thread has ended is not released; it was asked for, and that is said.
+pub(super) fn stays(co: Co) {
+    if co.pending() & (RELEASED | RELEASE_SOON) != 0 {
+        say_left(co);
+        co.laid_down.set(1);
+        unmark(co);
+    }
+}
+
 /// Releases a coroutine that was marked, and that nobody runs any more: by this thread, or because its own has ended.
-pub(in crate::routine) fn release_marked(co: Co, mark: u8) {
+pub(super) fn release_marked(co: Co) {
     co.suspend();
     // In this order. If another thread forks now, its child either finds the mark, or the stack is not lost there.
     if co.on_copy_stack() {
         copy::leave_stack(co);
     }
-    co.clear_pending(mark);
-    MARKED.fetch_sub(1, Ordering::Release);
+    unmark(co);
     crate::routine::release(co);
 }
 
 /// Releases all that are marked by one of `marks` and of which `is_meant` is true, whose environments they say they have; nobody
 /// runs them any more.
-pub(in crate::routine) fn release_all_marked(marks: u8, is_meant: impl Fn(*const Env, Co) -> bool) {
+pub(super) fn release_all_marked(marks: u8, is_meant: impl Fn(*const Env, Co) -> bool) {
     const MANY: usize = 64;
     while MARKED.load(Ordering::Relaxed) != 0 {
         let mut found = [None; MANY];
         let mut count = 0;
-        pool::each_tracked(|object, env| {
+        pool::each_tracked(|object, _| {
             // SAFETY: a block's memory can be read for ever.
             let co = Co::of(unsafe { object.cast::<Coroutine>().as_ref() });
-            if count < MANY && co.pending() & marks != 0 && is_meant(env.cast(), co) {
+            // (The mark first: a block that it is not on may have become another's meanwhile.)
+            if count < MANY && co.pending() & marks != 0 && is_meant(co.env_seen(), co) {
                 found[count] = Some(co);
                 count += 1;
             }
         });
         for co in found.into_iter().flatten() {
-            release_marked(co, marks);
+            release_marked(co);
         }
         if count < MANY {
             return;
@@ -218,7 +239,7 @@ pub(crate) fn release_foreign(co: Co) -> Foreign {
 }
 
 /// Says that a released coroutine stays for ever.
-pub(super) fn say_left(co: Co) {
+fn say_left(co: Co) {
     error!("co_release: coroutine {:p} is not freed: its thread ended on its stack", co.as_ptr());
 }
 
@@ -233,6 +254,8 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
         return Some(if env.ended_on.get() == co.as_ptr() { Foreign::Left } else { Foreign::Free });
     }
     (*handed)?;
+    // (Before the mark: who finds that zero finds none.)
+    count_marked();
     // From its next yield on it neither wakes nor takes a signal any more, and its thread leaves its stack alone.
     co.add_pending(RELEASED);
     fence(Ordering::SeqCst);
@@ -243,14 +266,14 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
     let waited = waits();
     fence(Ordering::Acquire);
     if !(co.seen_running() || waited || waits() || co.on_copy_stack()) {
-        // A child of fork looks for the mark, and the block is about to go.
-        co.clear_pending(RELEASED);
+        // It is about to go, and counts as released from here on. (A child of fork looks for the mark.)
+        co.laid_down.set(1);
+        unmark(co);
         if tools::any() {
             tools::received(co.as_ptr().cast());
         }
         return Some(Foreign::Free);
     }
-    count_marked();
     env.hand_over(co, handed.take()?);
     Some(Foreign::HandedOver)
 }
@@ -272,9 +295,17 @@ pub(crate) fn with_alive(env: *const Env, work: impl FnOnce(&Env)) {
 /// A coroutine of `env` was freed, or adopted, by a thread that is not its owner, and with it so many bytes of
 /// private stack.
 pub(crate) fn count_gone(env: *const Env, bytes: usize) {
+    one_less(env, bytes, false);
+}
+
+/// `ending`: its own thread, which needs it no more.
+fn one_less(env: *const Env, bytes: usize, ending: bool) {
     let last = ENVS.lock.with(|| {
-        // SAFETY: an environment lives as long as its coroutines, and this one still counts.
+        // SAFETY: an environment lives as long as its coroutines and its thread, and this one still counts.
         let env = unsafe { &*env };
+        if ending {
+            env.ending.set(false);
+        }
         env.counts.held.drop_elsewhere(bytes);
         if env.alive.load(Ordering::Relaxed) {
             env.gone.fetch_add(1, Ordering::Relaxed);
@@ -378,8 +409,7 @@ pub(crate) fn after_fork_in_child() {
 
 /// The thread that ends needs its environment no more.
 pub(super) fn let_go(env: &Env) {
-    ENVS.lock.with(|| env.ending.set(false));
-    count_gone(env, 0);
+    one_less(env, 0, true);
 }
 
 /// Frees a list whose coroutines are released in another way.
