@@ -40,6 +40,7 @@ skipped=(
 # And single tests of the others.
 parts=(
     'CoCreate.OutOfMemory*|qemu does not keep RLIMIT_AS'
+    'CoCreate.gets_memory_that_free_stacks_*|the same'
     'CoCreate.WorksAgainAfterMemoryCameBack|the same'
     'CoAllocShareStack.NoMemoryForTheStacksGivesNullAndTakesNone|the same'
     '*EachLookup.is_made_in_place_where_no_thread_can_be_had*|the same'

@@ -154,7 +154,7 @@ pub(crate) struct Coroutine {
     pub(crate) c_enable_sys_hook: Cell<i8>,
     pub(crate) c_is_share_stack: Cell<i8>,
     pending: AtomicU8,
-    /// Not 0: released, and kept for the next co_create (`parked`).
+    /// Not 0: released, and kept for the next co_create (`parked`), or about to be freed.
     pub(crate) laid_down: Cell<u8>,
     /// Not 0: counts among the users of its copy stack.
     pub(crate) uses_copy_stack: Cell<u8>,

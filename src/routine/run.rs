@@ -167,6 +167,7 @@ fn step_into(co: Option<Co>) -> Option<Step> {
 fn stays_out(env: &Env, co: &Coroutine) {
     env.refused.set(co);
     if co.c_start.get() == 0 {
+        co.suspend();
         copy::leave_stack(Co::of(co));
     }
 }
@@ -220,6 +221,8 @@ fn adopt(co: Co) -> Option<&'static Env> {
 /// Puts `co` at the start of its routine: first run, co_reset, or cStart = 0 by hand.
 fn make_new(env: &Env, co: Co) {
     if co.wait.state() != WaitState::None {
+        // First: another thread that releases it finds the wait, or that it runs.
+        co.resumer.set(Some(Co::of(env.running())));
         event::cancel(env, co);
     }
     co.clear_pending(RESET_AT_END);

@@ -4,7 +4,7 @@
 //! those of the loops, the stacks and the pool may be.
 
 use core::mem::offset_of;
-use core::ptr::{NonNull, null_mut};
+use core::ptr::{NonNull, null, null_mut};
 use core::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use super::{Env, current};
@@ -166,9 +166,9 @@ fn unmark(co: Co) {
 /// A coroutine on whose stack its thread has ended is not released; it was asked for, and that is said.
 pub(super) fn stays(co: Co) {
     if co.pending() & (RELEASED | RELEASE_SOON) != 0 {
-        say_left(co);
         co.laid_down.set(1);
         unmark(co);
+        say_left(co);
     }
 }
 
@@ -251,7 +251,11 @@ fn decide(co: Co, handed: &mut Option<NonNull<Handed>>) -> Option<Foreign> {
         return Some(Foreign::Gone);
     }
     if !env.alive.load(Ordering::Relaxed) {
-        return Some(if env.ended_on.get() == co.as_ptr() { Foreign::Left } else { Foreign::Free });
+        if env.ended_on.get() == co.as_ptr() {
+            return Some(Foreign::Left);
+        }
+        co.laid_down.set(1);
+        return Some(Foreign::Free);
     }
     (*handed)?;
     // (Before the mark: who finds that zero finds none.)
@@ -328,6 +332,9 @@ pub(crate) fn adopt(env: &Env, co: Co) -> bool {
     let old = ENVS.lock.with(|| {
         let old = co.env.get();
         if_one(old)?;
+        if co.laid_down.get() != 0 {
+            return None;
+        }
         // SAFETY: the block's first word.
         unsafe { pool::publish(co.block(), (&raw const *env).cast_mut().cast()) };
         Some(old)
@@ -395,6 +402,7 @@ pub(crate) fn after_fork_in_child() {
                 ending = Some(env);
             }
             forget_handed(env.to_release.replace(null_mut()));
+            env.ended_on.set(null());
         });
         if let Some(env) = ending {
             let_go(env);
