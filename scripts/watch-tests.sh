@@ -55,6 +55,7 @@ test_fault_descriptors * valgrind has descriptors of its own
 test_process_fork *WhileOtherThreadsWork* forks among busy threads: a child of valgrind's may wait for one that stayed behind
 test_process_fork *InterruptAllocations a storm of signals, for which valgrind is too slow
 test_process_fork *ThreadsThatItDoesNotHave loses in a child what only other threads' stacks hold
+test_thread_exit_running *AChildOfFork* the same
 test_process_stacks *MayJumpBack* faults on purpose
 test_process_signal_stack *OfFaults* faults on purpose
 test_hook_added_messages *bad_arguments* passes bad pointers on purpose
