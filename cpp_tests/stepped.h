@@ -203,6 +203,19 @@ inline int step_child(const std::function<int()> &body)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+// Does `body` with each of `kinds`, which say what they are, in a child that may be stepped.
+template <typename Kinds, typename Body>
+void step_each(const Kinds &kinds, const Body &body)
+{
+    for (const auto &kind : kinds) {
+        const int result = step_child([&] { return body(kind); });
+        if (result == kNotPermitted) {
+            GTEST_SKIP() << "ptrace is not permitted";
+        }
+        EXPECT_EQ(result, 0) << kind.what;
+    }
+}
+
 } // namespace stepped
 
 #endif

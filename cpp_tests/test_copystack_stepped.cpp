@@ -315,35 +315,17 @@ int fork_at_each_step(const Work &work)
 
 TEST(SteppedCopyStack, AChildOfForkHasTheStackWhateverTheOtherThreadWasDoing)
 {
-    for (const Work &work : kWorks) {
-        const int result = step_child([&] { return fork_at_each_step(work); });
-        if (result == kNotPermitted) {
-            GTEST_SKIP() << "ptrace is not permitted";
-        }
-        EXPECT_EQ(result, 0) << work.what;
-    }
+    step_each(kWorks, fork_at_each_step);
 }
 
 TEST(SteppedCopyStack, AChildOfForkIsThereWhateverTheOtherThreadWasAskedToRelease)
 {
-    for (const Work &work : kReleased) {
-        const int result = step_child([&] { return fork_at_each_step(work); });
-        if (result == kNotPermitted) {
-            GTEST_SKIP() << "ptrace is not permitted";
-        }
-        EXPECT_EQ(result, 0) << work.what;
-    }
+    step_each(kReleased, fork_at_each_step);
 }
 
 TEST(SteppedCopyStack, WantedByAnotherThreadBetweenAnyTwoInstructionsOfAnEndOrAYield)
 {
-    for (const Going &going : kGoings) {
-        const int result = step_child([&] { return rival_at_each_step(going); });
-        if (result == kNotPermitted) {
-            GTEST_SKIP() << "ptrace is not permitted";
-        }
-        EXPECT_EQ(result, 0) << going.what;
-    }
+    step_each(kGoings, rival_at_each_step);
 }
 
 #endif // COLIB_PEER

@@ -6,6 +6,8 @@
 
 #include "stepped.h"
 
+#include <algorithm>
+#include <iterator>
 #include <memory>
 
 namespace {
@@ -356,27 +358,15 @@ int go_at_each_step_of_a_release(const Going &going)
 
 TEST(SteppedRelease, ByAnotherThreadBetweenAnyTwoInstructionsOfAYieldAWaitAndAnEnd)
 {
-    for (const Going &going : kGoings) {
-        const int result = step_child([&] { return release_at_each_step(going); });
-        if (result == kNotPermitted) {
-            GTEST_SKIP() << "ptrace is not permitted";
-        }
-        EXPECT_EQ(result, 0) << going.what;
-    }
+    step_each(kGoings, release_at_each_step);
 }
 
 TEST(SteppedRelease, AYieldAWaitAndAnEndBetweenAnyTwoInstructionsOfTheRelease)
 {
-    for (const Going &going : kGoings) {
-        if (!going.for_the_release) {
-            continue;
-        }
-        const int result = step_child([&] { return go_at_each_step_of_a_release(going); });
-        if (result == kNotPermitted) {
-            GTEST_SKIP() << "ptrace is not permitted";
-        }
-        EXPECT_EQ(result, 0) << going.what;
-    }
+    std::vector<Going> chosen;
+    std::copy_if(std::begin(kGoings), std::end(kGoings), std::back_inserter(chosen), [](const Going &going) { return going.for_the_release; });
+    ASSERT_FALSE(chosen.empty());
+    step_each(chosen, go_at_each_step_of_a_release);
 }
 
 #endif // COLIB_PEER
